@@ -1,0 +1,21 @@
+"""Copy the paired notebooks, set to 8 pairs, into _build/notebooks, where the tests execute them."""
+
+import shutil
+from pathlib import Path
+
+from papermill import execute_notebook
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "_build" / "notebooks"
+
+
+def prepare() -> None:
+    """Write each notebook of book/ with its parameters overridden, as a reader would with papermill."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    for path in sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb")):
+        execute_notebook(path, FOLDER / path.name, {"n_pairs": 8}, prepare_only=True)
+
+
+if __name__ == "__main__":
+    prepare()

@@ -1,0 +1,72 @@
+"""Write the repository's URL wherever it is needed, and bring the paired notebooks up to date.
+
+_config.yml names the repository. From there its URL goes into the cell that installs the library in
+Colab, in every chapter, and into README.md and CITATION.cff, whose GitHub links are all to it.
+
+Usage: python tools/sync_notebooks.py [FOLDER]   (the repository's root by default)
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import yaml
+from jupytext.cli import jupytext
+
+SETUP_CELL = re.compile(
+    r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*colab-setup[^\n]*\n.*?^```\n",
+    re.DOTALL | re.MULTILINE,
+)
+REPOSITORY = re.compile(r"//(github\.com|colab\.research\.google\.com/github)/[\w-]+/[\w.-]*\w")
+FIRST_CELL = re.compile(r"^```\{code-cell\}", re.MULTILINE)
+
+
+def setup_cell(url: str) -> str:
+    """The cell that installs the library in Colab, from the repository, and nothing elsewhere.
+
+    Colab's torch and transformers satisfy the library's ranges, so pip leaves them alone.
+    """
+    return (
+        "```{code-cell} ipython3\n"
+        ":tags: [colab-setup, hide-input]\n"
+        "\n"
+        "import sys\n"
+        "\n"
+        'if "google.colab" in sys.modules:  # elsewhere ./run has installed it\n'
+        f"    %pip install -q git+{url}\n"
+        "```\n"
+    )
+
+
+def with_setup_cell(source: str, url: str) -> str:
+    """The chapter's source with this URL's set-up cell, before its first cell if it had none."""
+    cell = setup_cell(url)
+    if SETUP_CELL.search(source):
+        return SETUP_CELL.sub(lambda _: cell, source, count=1)
+    first = FIRST_CELL.search(source)
+    if first is None:
+        return source
+    return source[: first.start()] + cell + "\n" + source[first.start() :]
+
+
+def chapters(root: Path) -> list[Path]:
+    """The chapters' sources: the numbered pages of book/."""
+    return sorted((root / "book").glob("[0-9][0-9]_*.md"))
+
+
+def sync(root: Path) -> None:
+    """Rewrite what is out of date under root: links and set-up cells first, then the notebooks."""
+    url = yaml.safe_load((root / "_config.yml").read_text())["repository"]["url"]
+    owner_and_name = url.removeprefix("https://github.com/")
+    for name in ("README.md", "CITATION.cff"):
+        text = (root / name).read_text()
+        (root / name).write_text(REPOSITORY.sub(rf"//\1/{owner_and_name}", text))
+    sources = chapters(root)
+    for path in sources:
+        # Written even when nothing changes: jupytext takes the newer file of a pair for its source.
+        path.write_text(with_setup_cell(path.read_text(), url))
+    jupytext(["--quiet", "--sync", *map(str, sources)])
+
+
+if __name__ == "__main__":
+    sync(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1])
