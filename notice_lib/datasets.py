@@ -1,0 +1,35 @@
+"""Pair sets by name: the embedded ones, or a folder of one's own."""
+
+from pathlib import Path
+
+from .errors import NoticeError
+from .pairs import PairSet
+from .paths import data_dir
+
+EMBEDDED = ("svo", "states", "faces", "natural")
+"""Three families of exact counterfactuals, and natural-like pairs of all three."""
+
+
+def load_pairs(name: str | Path, n: int | None = None, seed: int = 0) -> PairSet:
+    """Load an embedded pair set by its name, or any folder that `PairSet.save` wrote.
+
+    Args:
+        name: "svo", "states", "faces", "natural", or a folder.
+        n: keep this many pairs, drawn without replacement and balanced over slots and answer
+            orders as far as the number allows; None keeps all.
+        seed: of the draw.
+
+    Raises:
+        NoticeError: there is no such set.
+    """
+    folder = data_dir() / "embedded" / name if name in EMBEDDED else Path(name)
+    if not folder.is_dir():
+        raise NoticeError(
+            f"There is no pair set {str(name)!r}: give one of {', '.join(EMBEDDED)}, or a folder."
+        )
+    pairs = PairSet.load(folder)
+    if n is None:
+        return pairs
+    if n < 1:
+        raise NoticeError(f"n must be at least 1, not {n}.")
+    return pairs.sample(n, seed=seed)

@@ -1,0 +1,5 @@
+"""The one error that bad input raises."""
+
+
+class NoticeError(ValueError):
+    """Bad input. The message names what is wrong and what to do about it."""

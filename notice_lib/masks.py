@@ -1,0 +1,58 @@
+"""Ground-truth masks: what the renderer knows about each image, on pixels and on patches."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+MASK_BITS = {"differs": 1, "subject": 2, "object": 4, "distractor": 8}
+"""A mask file is an 8-bit grey PNG; each named mask is one bit of it."""
+
+# Radius of Pillow's resize filters in output pixels, by the number that image processors store.
+_FILTER_RADIUS = {0: 0.5, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
+
+
+def read_masks(path: Path) -> dict[str, np.ndarray]:
+    """Named boolean masks (height, width) of one image; masks without a pixel are left out."""
+    with Image.open(path) as image:
+        flags = np.asarray(image.convert("L"))
+    masks = {name: (flags & bit) > 0 for name, bit in MASK_BITS.items()}
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def write_masks(path: Path, masks: dict[str, np.ndarray]) -> None:
+    """Store named boolean masks (height, width) as one PNG of bit flags."""
+    flags = sum(mask.astype(np.uint8) * MASK_BITS[name] for name, mask in masks.items())
+    Image.fromarray(flags.astype(np.uint8)).save(path, optimize=True)
+
+
+def patch_mask(mask: np.ndarray, grid: int, image_size: int, resample: int = 3) -> np.ndarray:
+    """Which of the model's image patches a mask reaches.
+
+    The image processor resizes (height, width) to image_size x image_size, and a resize filter
+    spreads each pixel over its support; so the mask is dilated by that support first.
+
+    Args:
+        mask: (height, width) boolean, at storage resolution.
+        grid: patches per side of the vision tower.
+        image_size: pixels per side that the vision tower sees.
+        resample: Pillow's filter number, as in the image processor (3 is bicubic).
+
+    Returns:
+        (grid, grid) boolean.
+    """
+    rows = _touched(mask.shape[0], grid, image_size, resample)
+    columns = _touched(mask.shape[1], grid, image_size, resample)
+    return (rows.astype(int) @ mask.astype(int) @ columns.T.astype(int)) > 0
+
+
+def _touched(size: int, grid: int, image_size: int, resample: int) -> np.ndarray:
+    """(grid, size) boolean: which stored pixels reach which patch, along one axis."""
+    scale = size / image_size
+    support = _FILTER_RADIUS[resample] * max(scale, 1.0)
+    edges = np.linspace(0, size, grid + 1)
+    pixels = np.arange(size)
+    return np.stack(
+        [(pixels + 1 > low - support) & (pixels < high + support) for low, high in pairwise(edges)]
+    )

@@ -1,0 +1,82 @@
+"""BLIP for visual question answering: its question encoder reads the image by cross-attention."""
+
+import torch
+from PIL import Image
+
+from .base import VLM, HookPoint, Inputs
+
+
+class Blip(VLM):
+    """Adapter over `transformers.BlipForQuestionAnswering`.
+
+    The tree, with what is patched (question encoder, L layers of H heads):
+
+        vision_model                        image -> (1, 1 + patches, D)
+        text_encoder.encoder.layer[l]
+            attention.output.dense          input:  self_attention, H heads side by side
+            crossattention.output.dense     input:  cross_attention, H heads side by side
+            output.dense                    output: mlp
+            output                          output: layer_output (after the residual and LayerNorm)
+        text_decoder                        the answer, from a start token
+
+    The published code calls layer_output "output", and the paper's figures call it MLP.
+    """
+
+    family = "blip"
+    components = ("self_attention", "cross_attention", "mlp", "layer_output")
+
+    def __init__(self, model: torch.nn.Module, processor=None, name: str = ""):
+        super().__init__(model, processor, name)
+        config = model.config
+        self.n_layers = config.text_config.num_hidden_layers
+        self.n_heads = config.text_config.num_attention_heads
+        self.image_size = config.vision_config.image_size
+        self.grid = self.image_size // config.vision_config.patch_size
+
+    def inputs(self, image: Image.Image, prompt: str) -> Inputs:
+        encoded = self.processor(images=image, text=prompt, return_tensors="pt")
+        offsets = self.processor.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+        ids = encoded["input_ids"]
+        return Inputs(
+            pixel_values=encoded["pixel_values"].to(self.device, self.dtype),
+            input_ids=ids.to(self.device),
+            spans=tuple((start, end) if end > start else None for start, end in offsets),
+            tokens=tuple(self.processor.tokenizer.convert_ids_to_tokens(ids[0].tolist())),
+            image_tokens=(False,) * ids.shape[1],
+        )
+
+    @torch.no_grad()
+    def logits(self, inputs: Inputs, prefix: tuple[int, ...] = ()) -> torch.Tensor:
+        # The class's own forward hides the answer's logits, so its three parts are called in turn.
+        # No attention masks: nothing is padded (and BLIP drops the decoder's mask anyway).
+        image = self.model.vision_model(pixel_values=inputs.pixel_values)[0]
+        question = self.model.text_encoder(inputs.input_ids, encoder_hidden_states=image)[0]
+        start = torch.tensor([[self.model.decoder_start_token_id, *prefix]], device=self.device)
+        decoded = self.model.text_decoder(
+            input_ids=start, encoder_hidden_states=question, use_cache=False
+        )
+        return decoded.logits[0, -1]
+
+    @torch.no_grad()
+    def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
+        ids = self.model.generate(
+            input_ids=inputs.input_ids,
+            pixel_values=inputs.pixel_values,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+        )
+        return self.processor.decode(ids[0], skip_special_tokens=True).strip().lower()
+
+    def answer_ids(self, prompt: str, answer: str) -> list[int]:
+        return self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+
+    def _hook_point(self, component: str, layer: int) -> HookPoint:
+        block = self.model.text_encoder.encoder.layer[layer]
+        if component == "self_attention":
+            return HookPoint(block.attention.output.dense, "input", per_head=True)
+        if component == "cross_attention":
+            return HookPoint(block.crossattention.output.dense, "input", per_head=True)
+        if component == "mlp":
+            return HookPoint(block.output.dense, "output", per_head=False)
+        return HookPoint(block.output, "output", per_head=False)

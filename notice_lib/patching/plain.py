@@ -1,0 +1,103 @@
+"""Activation patching the plain way: one full forward per site, with hooks.
+
+Slow and obvious: the oracle that any faster engine must equal.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+
+import torch
+
+from ..errors import NoticeError
+from ..models.base import VLM, HookPoint, Inputs
+from .sites import PlacedSite
+
+Activations = dict[tuple[str, int], torch.Tensor]
+"""(component, layer) -> (1, T, width)."""
+
+
+@torch.no_grad()
+def record(
+    model: VLM, inputs: Inputs, points: Iterable[tuple[str, int]], prefix: tuple[int, ...] = ()
+) -> tuple[torch.Tensor, Activations]:
+    """One unpatched run.
+
+    Returns:
+        (vocabulary,) answer logits, and the activations of the components and layers in `points`.
+    """
+    activations: Activations = {}
+    with ExitStack() as stack:
+        for point in set(points):
+
+            def keep(activation, point=point):
+                activations[point] = activation.clone()
+
+            stack.enter_context(_hook(model.hook_point(*point), keep))
+        return model.logits(inputs, prefix), activations
+
+
+@torch.no_grad()
+def patched_logits(
+    model: VLM,
+    base: Inputs,
+    source: Activations,
+    sites: Sequence[PlacedSite],
+    prefix: tuple[int, ...] = (),
+) -> torch.Tensor:
+    """(vocabulary,) answer logits of the base run with the source run's activation at all `sites`.
+
+    Raises:
+        NoticeError: a site never fired, or lies beyond the activation.
+    """
+    fired = set()
+    with ExitStack() as stack:
+        for site in sites:
+
+            def write(activation, site=site):
+                width = _columns(model, site, activation.shape[-1])
+                positions = list(site.positions)
+                activation[0, positions, width] = source[site.component, site.layer][
+                    0, positions, width
+                ]
+                fired.add(site)
+                return activation
+
+            point = model.hook_point(site.component, site.layer)
+            stack.enter_context(_hook(point, write))
+        logits = model.logits(base, prefix)
+    silent = set(sites) - fired
+    if silent:
+        raise NoticeError(
+            f"Nothing was patched: these sites never fired: {sorted(silent, key=str)}"
+        )
+    return logits
+
+
+def _columns(model: VLM, site: PlacedSite, width: int) -> slice:
+    """The columns of an activation that a site covers: one head's, or all."""
+    if site.head is None:
+        return slice(None)
+    size = width // model.n_heads
+    return slice(site.head * size, (site.head + 1) * size)
+
+
+def _hook(point: HookPoint, visit):
+    """Call `visit` with a copy of the activation; what it returns, if anything, replaces it.
+
+    Returns:
+        The handle, a context manager that removes the hook.
+    """
+
+    def checked(activation):
+        if not isinstance(activation, torch.Tensor) or activation.shape[0] != 1:
+            raise NoticeError(f"Expected a (1, T, width) activation, got {type(activation)}.")
+        return visit(activation.clone())
+
+    if point.on == "input":
+
+        def before(module, args):
+            changed = checked(args[0])
+            return None if changed is None else (changed, *args[1:])
+
+        return point.module.register_forward_pre_hook(before)
+    return point.module.register_forward_hook(lambda module, args, output: checked(output))

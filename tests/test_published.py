@@ -1,0 +1,72 @@
+"""The plain way equals the published code, site by site."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from seeded import blip_runs, seeded_blip
+
+from notice_lib.models.answers import score
+from notice_lib.models.base import AnswerTokens
+from notice_lib.patching import PlacedSite
+from notice_lib.patching.sweep import patch_sites
+
+PUBLISHED = np.load(Path(__file__).parent / "reference" / "published_blip_outputs.npz")
+COMPONENTS = {
+    "output": "layer_output",
+    "attention_block": "self_attention",
+    "crossattention_block": "cross_attention",
+}
+ANSWER = AnswerTokens((), *map(int, PUBLISHED["answers"]))
+
+
+def test_the_model_and_inputs_are_the_published_ones():
+    state = seeded_blip(torch.float32).model.state_dict()
+    names = (
+        "text_encoder.encoder.layer.0.crossattention.self.query.weight",
+        "vision_model.embeddings.patch_embedding.weight",
+        "text_decoder.bert.embeddings.word_embeddings.weight",
+    )
+    sums = [state[name].double().abs().sum().item() for name in names]
+    np.testing.assert_allclose(sums, PUBLISHED["weight_checksum"], rtol=1e-6)
+    clean, corrupt = blip_runs()["text"]
+    np.testing.assert_array_equal(clean.input_ids[0], PUBLISHED["txt_clean"])
+    np.testing.assert_array_equal(corrupt.input_ids[0], PUBLISHED["txt_corrupt"])
+
+
+@pytest.mark.parametrize("corruption", ["image", "text"])
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"), [("f64", torch.float64, 1e-10), ("f32", torch.float32, 1e-4)]
+)
+def test_every_site_equals_the_published_code(corruption, name, dtype, tolerance):
+    model = seeded_blip(dtype)
+    clean, corrupt = blip_runs(dtype)[corruption]
+    kinds = [str(kind) for kind in PUBLISHED["kinds"]]
+    sites = [
+        PlacedSite(COMPONENTS[kinds[kind]], layer, None if head < 0 else head, (token,), "")
+        for kind, layer, token, head in PUBLISHED["sites"].tolist()
+    ]
+    assert len(sites) == 396
+
+    def gap(inputs):
+        scores = score(model.logits(inputs), ANSWER)
+        return scores["logit_correct"] - scores["logit_incorrect"], scores["prob_correct"]
+
+    (clean_gap, _), (corrupt_gap, corrupt_prob) = gap(clean), gap(corrupt)
+    expected = PUBLISHED[f"{corruption}_{name}_LD_clean_corrupt"]
+    np.testing.assert_allclose([clean_gap, corrupt_gap], expected, rtol=0, atol=tolerance)
+    scores = [score(logits, ANSWER) for logits in patch_sites(model, corrupt, clean, sites)]
+    ours = np.array(
+        [
+            (
+                one["prob_correct"],
+                one["prob_correct"] - corrupt_prob,
+                one["logit_correct"] - one["logit_incorrect"] - corrupt_gap,
+                (one["logit_correct"] - one["logit_incorrect"] - corrupt_gap)
+                / (clean_gap - corrupt_gap),
+            )
+            for one in scores
+        ]
+    )
+    np.testing.assert_allclose(ours, PUBLISHED[f"{corruption}_{name}"], rtol=0, atol=tolerance)
