@@ -1,4 +1,4 @@
-"""Copy the paired notebooks, set to 8 pairs, into _build/notebooks, where the tests execute them."""
+"""Copy the paired notebooks, set to 8 pairs, into _build/notebooks, for the tests to execute."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ FOLDER = ROOT / "_build" / "notebooks"
 
 
 def prepare() -> None:
-    """Write each notebook of book/ with its parameters overridden, as a reader would with papermill."""
+    """Copy each notebook of book/ with its parameters overridden by papermill."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     for path in sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb")):

@@ -14,8 +14,8 @@ import yaml
 from jupytext.cli import jupytext
 
 SETUP_CELL = re.compile(
-    r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*colab-setup[^\n]*\n.*?^```\n",
-    re.DOTALL | re.MULTILINE,
+    r"^```\{code-cell\}[^\n]*\n(?:(?!```).*\n)*?:?tags: .*colab-setup.*\n(?:(?!```).*\n)*```\n",
+    re.MULTILINE,
 )
 REPOSITORY = re.compile(r"//(github\.com|colab\.research\.google\.com/github)/[\w-]+/[\w.-]*\w")
 FIRST_CELL = re.compile(r"^```\{code-cell\}", re.MULTILINE)
@@ -28,8 +28,11 @@ def setup_cell(url: str) -> str:
     """
     return (
         "```{code-cell} ipython3\n"
-        ":tags: [colab-setup, hide-input]\n"
-        "\n"
+        "---\n"
+        "mystnb:\n"
+        "  code_prompt_show: Set-up for Google Colab\n"
+        "tags: [colab-setup, hide-input]\n"
+        "---\n"
         "import sys\n"
         "\n"
         'if "google.colab" in sys.modules:  # elsewhere ./run has installed it\n'
