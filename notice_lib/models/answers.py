@@ -14,7 +14,7 @@ def answers(model: VLM, pairs: Iterable[SemanticPair], run: str = "clean") -> pd
     """Ask the model every pair's question about its clean (or corrupt) image.
 
     Returns:
-        One row a pair: pair_id, task, slot, split, order, distractor, the model's own greedy
+        One row a pair, with pair_id, task, slot, split, order, distractor, the model's own greedy
         `answer`, `expected` (the option the image shows), `right` (the two are the same word), and
         the answers' scores as in `score`.
     """

@@ -9,7 +9,7 @@ from .base import VLM, HookPoint, Inputs
 class Blip(VLM):
     """Adapter over `transformers.BlipForQuestionAnswering`.
 
-    The tree, with what is patched (question encoder, L layers of H heads):
+    The tree, with what is patched (question encoder, L layers of H heads)::
 
         vision_model                        image -> (1, 1 + patches, D)
         text_encoder.encoder.layer[l]

@@ -13,7 +13,7 @@ TEMPLATE = "USER: {image}\n{prompt} ASSISTANT:"
 class Llava(VLM):
     """Adapter over `transformers.LlavaForConditionalGeneration`.
 
-    The tree, with what is patched (language model, L layers of H heads):
+    The tree, with what is patched (language model, L layers of H heads)::
 
         model.vision_tower                  image -> (1, 1 + patches, D_v)
         model.multi_modal_projector         -> one token for each patch, in place of <image>
