@@ -47,7 +47,8 @@ def patched_logits(
     """(vocabulary,) answer logits of the base run with the source run's activation at all `sites`.
 
     Raises:
-        NoticeError: a site never fired, or lies beyond the activation.
+        NoticeError: a site never fired.
+        IndexError: a site's position lies beyond the base run's last token.
     """
     fired = set()
     with ExitStack() as stack:

@@ -1,0 +1,60 @@
+"""The paper's metrics on a table small enough to check by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from notice_lib.patching import (
+    Sweep,
+    answer_gap,
+    effects,
+    logit_difference,
+    normalised_effect,
+    patched_probability,
+    restoration_probability,
+)
+from notice_lib.patching.sweep import PATCHED_DTYPES, RUNS_DTYPES, SCORES
+
+
+def a_sweep(direction="denoise", corrupt_gap=-2.0):
+    """One pair: clean gap 3, corrupt gap -2, patched gap 1; P 0.9, 0.1 and 0.6."""
+    patched = {"pair_id": "p", "component": "mlp", "layer": 0, "head": -1, "position": 1}
+    patched |= {"role": "correct", "token": "dog"}
+    patched |= dict(zip(SCORES, (1.5, 0.5, 0.6, 0.2), strict=True))
+    run = {name: "x" for name in RUNS_DTYPES} | {"pair_id": "p", "distractor": False}
+    run |= {f"clean_{k}": v for k, v in zip(SCORES, (3.0, 0.0, 0.9, 0.1), strict=True)}
+    run |= {f"corrupt_{k}": v for k, v in zip(SCORES, (corrupt_gap, 0.0, 0.1, 0.8), strict=True)}
+    return Sweep(
+        pd.DataFrame([patched]).astype(PATCHED_DTYPES),
+        pd.DataFrame([run])[list(RUNS_DTYPES)].astype(RUNS_DTYPES),
+        {"direction": direction},
+    )
+
+
+@pytest.mark.parametrize(
+    ("direction", "gap", "restored", "normalised"),
+    [("denoise", 3.0, 0.5, 3 / 5), ("noise", -2.0, -0.3, 2 / 5)],
+)
+def test_metrics_by_hand(direction, gap, restored, normalised):
+    table = a_sweep(direction).table()
+    assert answer_gap(table).item() == 1.0
+    assert answer_gap(table, "clean").item() == 3.0
+    assert logit_difference(table).item() == pytest.approx(gap)
+    assert restoration_probability(table).item() == pytest.approx(restored)
+    assert patched_probability(table).item() == 0.6
+    assert normalised_effect(table).item() == pytest.approx(normalised)
+
+
+def test_no_infinities_where_clean_and_corrupt_hardly_differ():
+    for corrupt_gap in (3.0, 2.7):
+        table = a_sweep(corrupt_gap=corrupt_gap).table()
+        assert np.isnan(normalised_effect(table).item())
+    assert normalised_effect(table, smallest_gap=0.2).item() == pytest.approx(-1.7 / 0.3)
+
+
+def test_effects_adds_a_column_for_each_metric():
+    table = effects(a_sweep().table())
+    assert table["logit_difference"].item() == pytest.approx(3.0)
+    assert table["restoration_probability"].item() == pytest.approx(0.5)
+    assert table["patched_probability"].item() == 0.6
+    assert table["normalised_effect"].item() == pytest.approx(0.6)
