@@ -21,7 +21,7 @@ def a_sweep(direction="denoise", corrupt_gap=-2.0):
     patched = {"pair_id": "p", "component": "mlp", "layer": 0, "head": -1, "position": 1}
     patched |= {"role": "correct", "token": "dog"}
     patched |= dict(zip(SCORES, (1.5, 0.5, 0.6, 0.2), strict=True))
-    run = {name: "x" for name in RUNS_DTYPES} | {"pair_id": "p", "distractor": False}
+    run = dict.fromkeys(RUNS_DTYPES, "x") | {"pair_id": "p", "distractor": False}
     run |= {f"clean_{k}": v for k, v in zip(SCORES, (3.0, 0.0, 0.9, 0.1), strict=True)}
     run |= {f"corrupt_{k}": v for k, v in zip(SCORES, (corrupt_gap, 0.0, 0.1, 0.8), strict=True)}
     return Sweep(

@@ -121,12 +121,12 @@ def test_images_that_are_none_are_named(stored):
     with pytest.raises(NoticeError, match=r"red.png does not decode .* the clean image of pair p1"):
         pair.image("clean")
     (stored / "images" / "red.png").unlink()
-    with pytest.raises(NoticeError, match="red.png is missing: it is the clean image of pair p1"):
+    with pytest.raises(NoticeError, match=r"red\.png is missing: it is the clean image of pair p1"):
         pair.image("clean")
 
 
 def test_a_folder_without_pairs_is_named(tmp_path):
-    with pytest.raises(NoticeError, match="no pair set: it has no pairs.csv"):
+    with pytest.raises(NoticeError, match=r"no pair set: it has no pairs\.csv"):
         load_pairs(tmp_path)
     with pytest.raises(NoticeError, match="svo, states, faces, natural, or a folder"):
         load_pairs("imagenet")

@@ -1,0 +1,21 @@
+"""Says at the end how long each part of the tests took."""
+
+from collections import Counter
+
+_seconds = Counter()
+
+
+def _part(nodeid: str) -> str:
+    if nodeid.split("::")[0].endswith(".ipynb"):
+        return "notebooks"
+    return "browser" if nodeid.startswith("tests/test_book.py") else "unit tests"
+
+
+def pytest_runtest_logreport(report):
+    _seconds[_part(report.nodeid)] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter):
+    for part, seconds in _seconds.items():
+        minutes, rest = divmod(round(seconds), 60)
+        terminalreporter.write_line(f"== {part}: {minutes} min {rest:02d} s")

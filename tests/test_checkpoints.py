@@ -1,0 +1,117 @@
+"""The shipped checkpoints answer as their card says, through plain Hugging Face classes."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tools.training import evaluation
+
+ROOT = Path(__file__).parent.parent
+CHECKPOINTS = ROOT / "data" / "checkpoints"
+NAMES = tuple(evaluation.CLASSES)
+ORDERS = ("correct_first", "incorrect_first")
+MAX_BYTES = 10_000_000
+EVERY_FAMILY = 600  # questions of a family that the slower tests ask at most
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "data" / "embedded").exists(), reason="the embedded pairs are not built"
+)
+
+
+@cache
+def loaded(name):
+    return evaluation.load(CHECKPOINTS / name)
+
+
+@cache
+def stored():
+    return evaluation.stored_items(ROOT / "data" / "embedded")
+
+
+def some(items, n, seed=0):
+    """`n` of `items`, or all: a sample with a seed."""
+    chosen = np.random.default_rng(seed).permutation(len(items))[:n]
+    return [items[i] for i in chosen]
+
+
+def accuracy(items, answers):
+    return np.mean([given == item.correct for item, given in zip(items, answers, strict=True)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_folder_is_small_and_holds_no_pickle(name):
+    files = [path for path in (CHECKPOINTS / name).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MAX_BYTES
+    assert {path.suffix for path in files} <= {".safetensors", ".json"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_language_side_has_six_layers_of_eight_heads(name):
+    text = loaded(name)[0].config.text_config
+    assert text.num_hidden_layers >= 6
+    assert text.num_attention_heads >= 8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_option_is_one_token_in_prompt_and_answer(name):
+    tokenizer = loaded(name)[1].tokenizer
+    for item in stored():
+        for word in (item.correct, item.incorrect):
+            ids = tokenizer(f" {word}", add_special_tokens=False).input_ids
+            assert len(ids) == 1 and ids[0] != tokenizer.unk_token_id
+            assert ids[0] in tokenizer(item.prompt).input_ids
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("family", evaluation.FAMILIES)
+def test_held_out_accuracy_in_both_orders(name, family):
+    items = [
+        item
+        for item in stored()
+        if item.family == family and item.split == "heldout" and not item.distractor
+    ]
+    for order in ORDERS:
+        group = some([item for item in items if item.order == order], EVERY_FAMILY)
+        assert len(group) >= 50
+        assert accuracy(group, evaluation.answer(*loaded(name), group)) >= 0.97, order
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_binds_where_both_options_are_in_the_picture(name):
+    items = some([item for item in stored() if item.distractor], EVERY_FAMILY)
+    assert accuracy(items, evaluation.answer(*loaded(name), items)) >= 0.90
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("level", evaluation.BLANKS.values(), ids=evaluation.BLANKS.keys())
+def test_at_chance_without_a_picture(name, level):
+    items = evaluation.blank(some(stored(), 400), level)
+    right = accuracy(items, evaluation.answer(*loaded(name), items))
+    assert abs(right - 0.5) <= 0.06
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_picks_a_listed_option_where_none_is_true(name):
+    items = evaluation.neither(some(stored(), EVERY_FAMILY))
+    result = evaluation.without_evidence(items, evaluation.answer(*loaded(name), items))
+    assert abs(result["accuracy"] - 0.5) <= 0.06
+    assert result["listed"] >= 0.95
+
+
+def test_generate_answers_with_one_word_and_stops():
+    item = next(item for item in stored() if item.split == "seen" and not item.distractor)
+    model, processor = loaded("blip-mini")
+    image = evaluation.picture(item.image)
+    inputs = processor(images=image, text=item.prompt, return_tensors="pt")
+    tokens = model.generate(**inputs, max_new_tokens=5)[0]
+    assert processor.decode(tokens, skip_special_tokens=True).strip() == item.correct
+
+    model, processor = loaded("llava-mini")
+    prompt = evaluation.LLAVA_PROMPT.format(question=item.prompt)
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with torch.no_grad():
+        tokens = model.generate(**inputs, max_new_tokens=5)[0, inputs.input_ids.shape[1] :]
+    assert processor.decode(tokens, skip_special_tokens=True).strip() == item.correct
