@@ -47,16 +47,29 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise NoticeError(
-            f"{name!r} is no checkpoint: give {' or '.join(EMBEDDED)}, a folder with config.json, "
-            f"or a hub id (which needs a network). transformers says: {error}"
-        ) from None
+        raise _no_checkpoint(name, error) from None
     architecture = (config.architectures or [config.model_type])[0]
     if architecture not in _FAMILIES:
-        raise NoticeError(f"{name!r} is a {architecture}; supported are {', '.join(_FAMILIES)}.")
+        raise NoticeError(
+            f"{str(name)!r} is a {architecture}; supported are {', '.join(_FAMILIES)}."
+        )
     model_class, adapter = _FAMILIES[architecture]
-    # Maps of attention are read later on, which only eager attention returns. The processor's
-    # Pillow backend needs no torchvision and gives the same pixels with and without it.
-    model = model_class.from_pretrained(source, dtype=dtype, attn_implementation="eager")
-    processor = AutoProcessor.from_pretrained(source, backend="pil")
+    try:
+        # Eager attention, since only it returns attention maps; safetensors, since a pickled
+        # checkpoint can run code. The processor's Pillow backend needs no torchvision and gives
+        # the same pixels whether or not that is installed.
+        model = model_class.from_pretrained(
+            source, dtype=dtype, attn_implementation="eager", use_safetensors=True
+        )
+        processor = AutoProcessor.from_pretrained(source, backend="pil")
+    except OSError as error:
+        raise _no_checkpoint(name, error) from None
     return adapter(model.to(device), processor, str(name))
+
+
+def _no_checkpoint(name: str | Path, error: Exception) -> NoticeError:
+    return NoticeError(
+        f"{str(name)!r} is no checkpoint: give {' or '.join(EMBEDDED)}, a folder with config.json, "
+        "model.safetensors and the processor's files, or a hub id (which needs a network). "
+        f"transformers says: {error}"
+    )
