@@ -194,12 +194,12 @@ def without_evidence(items, answers):
     the option that stands first.
     """
     pairs = list(zip(items, answers, strict=True))
-    return {
-        "accuracy": float(np.mean([given == item.correct for item, given in pairs])),
-        "listed": float(np.mean([given in (item.correct, item.incorrect) for item, given in pairs])),
-        "first": float(np.mean([given == first_option(item) for item, given in pairs])),
-        "n": len(pairs),
+    hits = {
+        "accuracy": [given == item.correct for item, given in pairs],
+        "listed": [given in (item.correct, item.incorrect) for item, given in pairs],
+        "first": [given == first_option(item) for item, given in pairs],
     }
+    return {name: float(np.mean(values)) for name, values in hits.items()} | {"n": len(pairs)}
 
 
 def first_option(item):
