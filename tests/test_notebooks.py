@@ -62,7 +62,9 @@ def test_a_stale_pair_is_noticed(copy):
 
 def test_the_url_comes_from_the_configuration_alone(copy):
     config = copy / "_config.yml"
-    old = yaml.safe_load(config.read_text())["repository"]["url"].removeprefix("https://github.com/")
+    old = yaml.safe_load(config.read_text())["repository"]["url"].removeprefix(
+        "https://github.com/"
+    )
     config.write_text(config.read_text().replace(old, "someone/a.copy"))
     sync(copy)
     for name, text in contents(copy).items():

@@ -29,14 +29,21 @@ COLAB = {
     "tqdm": "4.67.3",
     "safetensors": "0.8.0",
 }
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 PATCH_ONE_PAIR = """
-import json, pathlib
+import json
 import notice_lib
+import transformers
 from notice_lib import Site, load_model, load_pairs, sweep
 
 pairs = load_pairs("svo", n=1, seed=0)
-result = sweep(load_model("blip-mini"), pairs, [Site("layer_output", 0, position=1)], "image")
-print(json.dumps({"home": str(pathlib.Path(notice_lib.__file__).parent), "rows": len(result.table())}))
+site = Site("layer_output", layer=0, position="correct")
+found = sweep(load_model("blip-mini"), pairs, [site], corruption="image")
+print(json.dumps({
+    "home": notice_lib.__file__,
+    "rows": len(found.table()),
+    "transformers": transformers.__version__,
+}))
 """
 
 
@@ -121,49 +128,49 @@ def test_import_is_quick_and_loads_no_torch():
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """The Python of an empty environment with the built wheel, and this one's other packages."""
+def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT]
-    subprocess.run([*pip, *build], check=True)
-    (wheel,) = folder.glob("*.whl")
-    venv.create(folder / "env", with_pip=False)
-    python = folder / "env" / "bin" / "python"
-    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True)
-    site_packages = next((folder / "env" / "lib").glob("python*/site-packages"))
-    # A path line only adds packages: the editable install of the checkout is not followed.
+    subprocess.run([*PIP, *build], check=True)
+    return next(folder.glob("*.whl"))
+
+
+def installed(wheel, folder):
+    """The Python of a new environment with the wheel, and all that is installed in this one."""
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    subprocess.run([*PIP, "--python", python, "install", "--no-deps", wheel], check=True)
+    site_packages = next((folder / "lib").glob("python*/site-packages"))
+    # Such a line adds the packages there, but not what their own .pth files add: the checkout.
     (site_packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
 
 
-def patch_one_pair(python, folder, **environment):
-    answer = subprocess.run(
-        [python, "-c", PATCH_ONE_PAIR],
-        cwd=folder,
-        env={"HF_HUB_OFFLINE": "1", **environment},
-        capture_output=True,
-        text=True,
-    )
+def patch_one_pair(python, folder):
+    """Patch one pair with what is installed, from a folder that is not the checkout."""
+    command = [python, "-c", PATCH_ONE_PAIR]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout)
 
 
-def test_wheel_works_from_another_folder(installed, tmp_path):
-    result = patch_one_pair(installed, tmp_path)
-    assert Path(result["home"]).is_relative_to(installed.parents[1])
+def test_wheel_works_from_another_folder(wheel, tmp_path):
+    result = patch_one_pair(installed(wheel, tmp_path / "env"), tmp_path)
+    assert Path(result["home"]).is_relative_to(tmp_path / "env")
     assert result["rows"] == 1
 
 
-def test_wheel_works_with_the_oldest_versions(installed, tmp_path):
-    """All floors at once, but for torch, of which only the pinned version is at hand everywhere."""
-    oldest = [
-        f"{requirement.name}=={next(s.version for s in requirement.specifier if s.operator == '>=')}"
+def test_wheel_works_with_the_oldest_versions(wheel, tmp_path):
+    """All floors at once but for torch, whose pinned version serves."""
+    python = installed(wheel, tmp_path / "env")
+    oldest = {
+        requirement.name: next(s.version for s in requirement.specifier if s.operator == ">=")
         for requirement in requirements()
         if requirement.name != "torch"
-    ]
-    target = tmp_path / "oldest"
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    subprocess.run([*pip, "--target", target, "--constraint", oldest_torch(tmp_path), *oldest], check=True)
-    result = patch_one_pair(installed, tmp_path, PYTHONPATH=str(target))
+    }
+    pinned = [f"{name}=={version}" for name, version in oldest.items()]
+    subprocess.run([*PIP, "--python", python, "install", *pinned], check=True)
+    result = patch_one_pair(python, tmp_path)
+    assert Path(result["home"]).is_relative_to(tmp_path / "env")
     assert result["rows"] == 1
+    assert result["transformers"] == oldest["transformers"]
