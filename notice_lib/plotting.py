@@ -19,7 +19,7 @@ from .models.base import ROLES
 from .pairs import SemanticPair
 
 WIDTH = 5.0
-"""Inches: of all figures, so that their letters have one size on the page."""
+"""Width of all figures in inches, so that their letters have one size on the page."""
 
 COLOURS = {"clean": "#0072B2", "corrupt": "#D55E00", "blank": "#777777", "text": "#009E73"}
 """Okabe and Ito's, which colour-blind readers tell apart."""
