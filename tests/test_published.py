@@ -7,10 +7,10 @@ import pytest
 import torch
 from seeded import blip_runs, seeded_blip
 
-from notice_lib.models.answers import score
 from notice_lib.models.base import AnswerTokens
 from notice_lib.patching import PlacedSite
-from notice_lib.patching.sweep import patch_sites
+from notice_lib.patching.jobs import Job
+from notice_lib.patching.plain import patch
 
 PUBLISHED = np.load(Path(__file__).parent / "reference" / "published_blip_outputs.npz")
 COMPONENTS = {
@@ -49,24 +49,23 @@ def test_every_site_equals_the_published_code(corruption, name, dtype, tolerance
     ]
     assert len(sites) == 396
 
-    def gap(inputs):
-        scores = score(model.logits(inputs), ANSWER)
-        return scores["logit_correct"] - scores["logit_incorrect"], scores["prob_correct"]
+    outcome = patch(model, [Job(corrupt, clean, tuple(sites), ANSWER)])[0]
 
-    (clean_gap, _), (corrupt_gap, corrupt_prob) = gap(clean), gap(corrupt)
+    def gap(scores):
+        return (scores[..., 0] - scores[..., 1]).numpy()
+
+    clean_gap, corrupt_gap = gap(outcome.source), gap(outcome.base)
     expected = PUBLISHED[f"{corruption}_{name}_LD_clean_corrupt"]
     np.testing.assert_allclose([clean_gap, corrupt_gap], expected, rtol=0, atol=tolerance)
-    scores = [score(logits, ANSWER) for logits in patch_sites(model, corrupt, clean, sites)]
-    ours = np.array(
+    probability = outcome.patched[:, 2].numpy()
+    difference = gap(outcome.patched) - corrupt_gap
+    ours = np.stack(
         [
-            (
-                one["prob_correct"],
-                one["prob_correct"] - corrupt_prob,
-                one["logit_correct"] - one["logit_incorrect"] - corrupt_gap,
-                (one["logit_correct"] - one["logit_incorrect"] - corrupt_gap)
-                / (clean_gap - corrupt_gap),
-            )
-            for one in scores
-        ]
+            probability,
+            probability - outcome.base[2].item(),
+            difference,
+            difference / (clean_gap - corrupt_gap),
+        ],
+        axis=1,
     )
     np.testing.assert_allclose(ours, PUBLISHED[f"{corruption}_{name}"], rtol=0, atol=tolerance)

@@ -9,6 +9,9 @@ from tqdm.auto import tqdm
 from ..pairs import SemanticPair
 from .base import VLM, AnswerTokens
 
+SCORES = ("logit_correct", "logit_incorrect", "prob_correct", "prob_incorrect")
+"""What is kept of a run's logits."""
+
 
 def answers(model: VLM, pairs: Iterable[SemanticPair], run: str = "clean") -> pd.DataFrame:
     """Ask the model every pair's question about its clean (or corrupt) image.
@@ -16,12 +19,13 @@ def answers(model: VLM, pairs: Iterable[SemanticPair], run: str = "clean") -> pd
     Returns:
         One row a pair, with pair_id, task, slot, split, order, distractor, the model's own greedy
         `answer`, `expected` (the option the image shows), `right` (the two are the same word), and
-        the answers' scores as in `score`.
+        the answers' scores (`SCORES`).
     """
     rows = []
     for pair in tqdm(list(pairs), desc=f"asking {model.name}", unit="pair", leave=False):
         inputs = model.inputs(pair.image(run), pair.prompt)
         tokens = model.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
+        scores = score(model.logits(inputs, tokens.prefix), tokens)
         answer = model.generate(inputs)
         expected = pair.correct if run == "clean" else pair.incorrect
         rows.append(
@@ -35,23 +39,18 @@ def answers(model: VLM, pairs: Iterable[SemanticPair], run: str = "clean") -> pd
                 "answer": answer,
                 "expected": expected,
                 "right": answer == expected.lower(),
-                **score(model.logits(inputs, tokens.prefix), tokens),
+                **dict(zip(SCORES, scores.tolist(), strict=True)),
             }
         )
     return pd.DataFrame(rows)
 
 
-def score(logits: torch.Tensor, tokens: AnswerTokens) -> dict[str, float]:
-    """Logits and probabilities of the two answers from (vocabulary,) logits.
+def score(logits: torch.Tensor, tokens: AnswerTokens) -> torch.Tensor:
+    """(..., 4) scores from (..., vocabulary) logits, in the order of `SCORES`.
 
-    Probabilities are over the whole vocabulary, in float64.
+    Probabilities are over the whole vocabulary. float64, on the CPU.
     """
     logits = logits.double()
-    total = torch.logsumexp(logits, 0)
-    correct, incorrect = logits[tokens.correct], logits[tokens.incorrect]
-    return {
-        "logit_correct": correct.item(),
-        "logit_incorrect": incorrect.item(),
-        "prob_correct": (correct - total).exp().item(),
-        "prob_incorrect": (incorrect - total).exp().item(),
-    }
+    answers = logits[..., [tokens.correct, tokens.incorrect]]
+    probabilities = (answers - torch.logsumexp(logits, -1, keepdim=True)).exp()
+    return torch.cat([answers, probabilities], -1).cpu()

@@ -9,11 +9,30 @@ from contextlib import ExitStack
 import torch
 
 from ..errors import NoticeError
+from ..models.answers import score
 from ..models.base import VLM, HookPoint, Inputs
+from .jobs import Job, Outcome
 from .sites import PlacedSite
 
 Activations = dict[tuple[str, int], torch.Tensor]
 """(component, layer) -> (1, T, width)."""
+
+
+def patch(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
+    """Every site of every job, one full forward each."""
+    return [_patch_one(model, job) for job in jobs]
+
+
+def _patch_one(model: VLM, job: Job) -> Outcome:
+    answer = job.answer
+    points = {(site.component, site.layer) for site in job.sites}
+    source, activations = record(model, job.source, points, answer.prefix)
+    patched = [
+        score(patched_logits(model, job.base, activations, [site], answer.prefix), answer)
+        for site in job.sites
+    ]
+    base = model.logits(job.base, answer.prefix)
+    return Outcome(score(base, answer), score(source, answer), torch.stack(patched))
 
 
 @torch.no_grad()

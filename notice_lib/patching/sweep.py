@@ -1,8 +1,8 @@
 """Sweeps: patch every site of every pair, and keep one tidy table."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,16 +11,15 @@ from tqdm.auto import tqdm
 
 from ..corruption import replace_tokens
 from ..errors import NoticeError
-from ..models.answers import score
+from ..models.answers import SCORES
 from ..models.base import VLM, Inputs
 from ..pairs import PairSet, SemanticPair
-from .plain import patched_logits, record
-from .sites import PlacedSite, Site, check_sites, place
+from .jobs import Job, Outcome
+from .plain import patch
+from .sites import Site, check_sites, place
 
 SCHEMA = 1
 """Version of the tables' columns; saved tables of another version are refused."""
-
-SCORES = ("logit_correct", "logit_incorrect", "prob_correct", "prob_incorrect")
 
 PATCHED_DTYPES = {
     "pair_id": "string",
@@ -149,9 +148,10 @@ def sweep(
     patched, runs = [], []
     progress = tqdm(pairs, desc=f"patching {model.name}, {corruption}", unit="pair", leave=False)
     for pair in progress:
-        pair_patched, run = _one_pair(model, pairs, pair, sites, corruption, direction, seed)
-        patched += pair_patched
-        runs.append(run)
+        job, run = _job(model, pairs, pair, sites, corruption, direction, seed)
+        (outcome,) = patch(model, [job])
+        patched += _patched_rows(pair.pair_id, job, outcome)
+        runs.append(run | _run_scores(outcome, direction))
     settings = {
         "model": model.name,
         "corruption": corruption,
@@ -174,7 +174,7 @@ def run_inputs(
     if corruption == "image":
         return clean, model.inputs(pair.image("corrupt"), pair.prompt), pair.prompt
     prompt = replace_tokens(pair, pairs, model.token_layout, seed)
-    corrupt = model.inputs(pair.image("clean"), prompt)
+    corrupt = replace(model.inputs(pair.image("clean"), prompt), pixel_values=clean.pixel_values)
     check_lengths(clean, corrupt, pair.pair_id)
     return clean, corrupt, prompt
 
@@ -189,46 +189,40 @@ def check_lengths(clean: Inputs, corrupt: Inputs, pair_id: str) -> None:
         )
 
 
-def patch_sites(
-    model: VLM,
-    base: Inputs,
-    source: Inputs,
-    sites: Sequence[PlacedSite],
-    prefix: tuple[int, ...] = (),
-):
-    """Patch each site on its own; yields (vocabulary,) answer logits in the sites' order."""
-    _, activations = record(model, source, {(site.component, site.layer) for site in sites}, prefix)
-    for site in sites:
-        yield patched_logits(model, base, activations, [site], prefix)
-
-
-def _one_pair(model, pairs, pair, sites, corruption, direction, seed):
-    """The rows of one pair: (patched rows, its runs row)."""
+def _job(model, pairs, pair, sites, corruption, direction, seed) -> tuple[Job, dict]:
+    """What to run for one pair, and what is known of it before: the start of its `runs` row."""
     clean, corrupt, corrupt_prompt = run_inputs(model, pairs, pair, corruption, seed)
     answer = model.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
     placed = place(sites, clean, model.roles(clean, pair.spans))
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    patched = [
+    run = {name: getattr(pair, name) for name in RUNS_DTYPES if hasattr(pair, name)}
+    run |= {"clean_prompt": pair.prompt, "corrupt_prompt": corrupt_prompt}
+    return Job(base, source, tuple(placed), answer), run
+
+
+def _patched_rows(pair_id: str, job: Job, outcome: Outcome) -> list[dict]:
+    return [
         {
-            "pair_id": pair.pair_id,
+            "pair_id": pair_id,
             "component": site.component,
             "layer": site.layer,
             "head": -1 if site.head is None else site.head,
             "position": site.positions[0],
             "role": site.role,
-            "token": base.tokens[site.positions[0]],
-            **score(logits, answer),
+            "token": job.base.tokens[site.positions[0]],
+            **dict(zip(SCORES, scores, strict=True)),
         }
-        for site, logits in zip(
-            placed, patch_sites(model, base, source, placed, answer.prefix), strict=True
-        )
+        for site, scores in zip(job.sites, outcome.patched.tolist(), strict=True)
     ]
-    run = {name: getattr(pair, name) for name in RUNS_DTYPES if hasattr(pair, name)}
-    run |= {"clean_prompt": pair.prompt, "corrupt_prompt": corrupt_prompt}
-    for name, inputs in (("clean", clean), ("corrupt", corrupt)):
-        scores = score(model.logits(inputs, answer.prefix), answer)
-        run |= {f"{name}_{key}": value for key, value in scores.items()}
-    return patched, run
+
+
+def _run_scores(outcome: Outcome, direction: Direction) -> dict[str, float]:
+    base, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
+    return {
+        f"{run}_{name}": value
+        for run, scores in ((base, outcome.base), (source, outcome.source))
+        for name, value in zip(SCORES, scores.tolist(), strict=True)
+    }
 
 
 def _frame(rows: list[dict], dtypes: dict[str, str]) -> pd.DataFrame:
