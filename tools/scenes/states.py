@@ -18,7 +18,7 @@ VALUES = {
 SLOT = {word: slot for slot, words in VALUES.items() for word in words}
 GROUPS = (VALUES["colour"], VALUES["shape"] + VALUES["texture"])  # options of one question
 # For each noun two colours and two other states that no training scene shows: every state is
-# held out of three nouns or more, and seen with eight or more.
+# held out of three nouns or more, and seen with seven or more.
 HELDOUT = {
     "bottle": ("red", "blue", "broken", "rusty"),
     "bell": ("yellow", "green", "bent", "striped"),
