@@ -122,7 +122,7 @@ def _runs(images: torch.Tensor, ids: np.ndarray) -> dict[str, tuple[Inputs, Inpu
 
 
 def _fill(model: torch.nn.Module, tied: dict[str, str]) -> torch.nn.Module:
-    """Give every parameter seeded values; queries and keys larger, so that attention is not flat."""
+    """Give every parameter seeded values; larger queries and keys, so attention is not flat."""
     random = np.random.RandomState(0)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     with torch.no_grad():

@@ -3,18 +3,15 @@
 import ast
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import jupytext
 import pytest
 import yaml
 
+from tools.sync_notebooks import chapters, sync
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from sync_notebooks import chapters, sync  # noqa: E402
-
 CHAPTERS = chapters(ROOT)
 PARAMETERS = {"model", "n_pairs", "device", "seed"}
 ROLES = {"cite", "cite:p", "cite:t", "term", "doc", "ref"}
