@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from .models.base import ROLES
@@ -27,7 +28,7 @@ COLOURS = {"clean": "#0072B2", "corrupt": "#D55E00", "blank": "#777777", "text":
 COMPONENTS = {
     "self_attention": "self-attention",
     "cross_attention": "cross-attention",
-    "layer_output": 'layer output\n(the paper\'s "MLP")',
+    "layer_output": "layer output",
     "mlp": "MLP",
 }
 """What a component is called in a figure."""
@@ -198,7 +199,7 @@ def heat_map(
     with style():
         figure, grid = plt.subplots(
             rows, columns, squeeze=False, sharey=True,
-            figsize=(WIDTH, rows * (0.75 + 0.24 * len(arrays[0])) + 0.8),
+            figsize=(WIDTH, rows * (0.7 + 0.24 * len(arrays[0])) + 0.8),
         )  # fmt: skip
         for axes in grid.ravel()[len(chosen) :]:
             axes.set_visible(False)
@@ -214,8 +215,9 @@ def heat_map(
         for axes in grid[:, 0]:
             axes.set_ylabel("token")
         figure.colorbar(
-            drawn, ax=grid, label=label, orientation="horizontal", shrink=0.8, aspect=30
-        )
+            drawn, ax=grid, label=label, orientation="horizontal", shrink=0.8, aspect=30,
+            ticks=MaxNLocator(5),
+        )  # fmt: skip
     return _closed(figure)
 
 
