@@ -17,12 +17,22 @@ SNAPSHOT = Path(__file__).parent / "reference" / "api.json"
 
 
 def signature(name: str) -> str:
-    """A function's or class's parameters with their defaults, without types."""
+    """A function's or class's parameters with their plain defaults, without types."""
     thing = getattr(notice_lib, name)
     if inspect.ismodule(thing) or thing is NoticeError:
         return ""
     parameters = inspect.signature(thing).parameters.values()
-    return str(inspect.Signature([p.replace(annotation=p.empty) for p in parameters]))
+    return str(
+        inspect.Signature(
+            [
+                p.replace(
+                    annotation=p.empty,
+                    default=p.default.__qualname__ if callable(p.default) else p.default,
+                )
+                for p in parameters
+            ]
+        )
+    )
 
 
 def test_the_public_interface_is_the_recorded_one():

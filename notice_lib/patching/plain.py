@@ -10,7 +10,7 @@ import torch
 
 from ..errors import NoticeError
 from ..models.answers import score
-from ..models.base import VLM, HookPoint, Inputs
+from ..models.base import VLM, Inputs
 from .jobs import Job, Outcome
 from .sites import PlacedSite
 
@@ -51,7 +51,8 @@ def record(
             def keep(activation, point=point):
                 activations[point] = activation.clone()
 
-            stack.enter_context(_hook(model.hook_point(*point), keep))
+            where = model.hook_point(*point)
+            stack.enter_context(hook(where.module, where.on, keep))
         return model.logits(inputs, prefix), activations
 
 
@@ -74,6 +75,7 @@ def patched_logits(
         for site in sites:
 
             def write(activation, site=site):
+                activation = activation.clone()
                 width = _columns(model, site, activation.shape[-1])
                 positions = list(site.positions)
                 activation[0, positions, width] = source[site.component, site.layer][
@@ -82,8 +84,8 @@ def patched_logits(
                 fired.add(site)
                 return activation
 
-            point = model.hook_point(site.component, site.layer)
-            stack.enter_context(_hook(point, write))
+            where = model.hook_point(site.component, site.layer)
+            stack.enter_context(hook(where.module, where.on, write))
         logits = model.logits(base, prefix)
     silent = set(sites) - fired
     if silent:
@@ -101,23 +103,27 @@ def _columns(model: VLM, site: PlacedSite, width: int) -> slice:
     return slice(site.head * size, (site.head + 1) * size)
 
 
-def _hook(point: HookPoint, visit):
-    """Call `visit` with a copy of the activation; what it returns, if anything, replaces it.
+def hook(module: torch.nn.Module, on: str, visit):
+    """Call `visit` with a module's first input or its output; what it returns, if anything,
+    replaces it.
 
     Returns:
         The handle, a context manager that removes the hook.
     """
 
     def checked(activation):
-        if not isinstance(activation, torch.Tensor) or activation.shape[0] != 1:
-            raise NoticeError(f"Expected a (1, T, width) activation, got {type(activation)}.")
-        return visit(activation.clone())
+        if not isinstance(activation, torch.Tensor) or activation.dim() != 3:
+            raise NoticeError(
+                f"{type(module).__name__} gave {type(activation).__name__}, not a (batch, T, "
+                "width) tensor: this version of transformers is not supported."
+            )
+        return visit(activation)
 
-    if point.on == "input":
+    if on == "input":
 
         def before(module, args):
             changed = checked(args[0])
             return None if changed is None else (changed, *args[1:])
 
-        return point.module.register_forward_pre_hook(before)
-    return point.module.register_forward_hook(lambda module, args, output: checked(output))
+        return module.register_forward_pre_hook(before)
+    return module.register_forward_hook(lambda module, args, output: checked(output))

@@ -1,7 +1,7 @@
 """Sweeps: patch every site of every pair, and keep one tidy table."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,8 +14,8 @@ from ..errors import NoticeError
 from ..models.answers import SCORES
 from ..models.base import VLM, Inputs
 from ..pairs import PairSet, SemanticPair
+from . import engine
 from .jobs import Job, Outcome
-from .plain import patch
 from .sites import Site, check_sites, place
 
 SCHEMA = 1
@@ -121,6 +121,7 @@ def sweep(
     corruption: Corruption = "image",
     direction: Direction = "denoise",
     seed: int = 0,
+    patch: Callable[[VLM, Sequence[Job]], list[Outcome]] = engine.patch,
 ) -> Sweep:
     """Patch each site of each pair, one at a time.
 
@@ -131,6 +132,7 @@ def sweep(
         direction: "denoise" copies clean activations into the corrupt run (is the site
             sufficient?), "noise" corrupt ones into the clean run (is it necessary?).
         seed: of the replacement words.
+        patch: the engine; `notice_lib.patching.plain.patch` is the slow and obvious one.
 
     Raises:
         NoticeError: a site that the model does not have, a pair whose clean and corrupt prompts
@@ -146,12 +148,18 @@ def sweep(
     sites = list(sites)
     check_sites(model, sites)
     patched, runs = [], []
-    progress = tqdm(pairs, desc=f"patching {model.name}, {corruption}", unit="pair", leave=False)
-    for pair in progress:
-        job, run = _job(model, pairs, pair, sites, corruption, direction, seed)
-        (outcome,) = patch(model, [job])
-        patched += _patched_rows(pair.pair_id, job, outcome)
-        runs.append(run | _run_scores(outcome, direction))
+    with tqdm(
+        total=len(pairs), desc=f"patching {model.name}, {corruption}", unit="pair", leave=False
+    ) as progress:
+        for batch in _batches(pairs):
+            jobs, known = zip(
+                *(_job(model, pairs, pair, sites, corruption, direction, seed) for pair in batch),
+                strict=True,
+            )
+            for pair, job, run, outcome in zip(batch, jobs, known, patch(model, jobs), strict=True):
+                patched += _patched_rows(pair.pair_id, job, outcome)
+                runs.append(run | _run_scores(outcome, direction))
+            progress.update(len(batch))
     settings = {
         "model": model.name,
         "corruption": corruption,
@@ -187,6 +195,12 @@ def check_lengths(clean: Inputs, corrupt: Inputs, pair_id: str) -> None:
             f"{len(corrupt)} ({clean.tokens} / {corrupt.tokens}). Positions are patched one by "
             "one, so use replacement words of the same number of tokens."
         )
+
+
+def _batches(pairs: PairSet, size: int = 32) -> Iterator[list[SemanticPair]]:
+    """Pairs whose images are held in memory together."""
+    for start in range(0, len(pairs), size):
+        yield list(pairs.pairs[start : start + size])
 
 
 def _job(model, pairs, pair, sites, corruption, direction, seed) -> tuple[Job, dict]:
