@@ -23,9 +23,11 @@ _HOMES = {
     "Site": "patching",
     "Sweep": "patching",
     "effects": "patching",
+    "read_sweep": "patching",
     "run_inputs": "patching",
     "site_grid": "patching",
     "sweep": "patching",
+    "write_sweep": "patching",
     "plotting": None,
 }
 __all__ = sorted(_HOMES)

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from test_metrics import a_sweep
 
 import notice_lib
-from notice_lib import NoticeError, Sweep, patching
+from notice_lib import NoticeError, patching
 from notice_lib.pairs import COLUMNS
-from notice_lib.patching.sweep import PATCHED_DTYPES, RUNS_DTYPES
+from notice_lib.patching.table import PATCHED_DTYPES, RUNS_DTYPES, SKIPPED_DTYPES
 
 SNAPSHOT = Path(__file__).parent / "reference" / "api.json"
 
@@ -45,6 +44,7 @@ def current() -> dict:
         "schema": patching.SCHEMA,
         "patched": PATCHED_DTYPES,
         "runs": RUNS_DTYPES,
+        "skipped": SKIPPED_DTYPES,
         "pairs.csv": COLUMNS,
     }
 
@@ -52,26 +52,6 @@ def current() -> dict:
 def test_an_unknown_name_is_no_part_of_the_library():
     with pytest.raises(AttributeError, match="no attribute 'patch_everything'"):
         _ = notice_lib.patch_everything
-
-
-def test_a_sweep_survives_its_folder(tmp_path):
-    sweep = a_sweep()
-    sweep = Sweep(sweep.patched, sweep.runs, sweep.settings | {"schema": patching.SCHEMA})
-    sweep.save(tmp_path)
-    loaded = Sweep.load(tmp_path)
-    assert loaded.settings == sweep.settings
-    assert loaded.patched.dtypes.astype(str).to_dict() == PATCHED_DTYPES
-    assert loaded.runs.dtypes.astype(str).to_dict() == RUNS_DTYPES
-    assert loaded.table().equals(sweep.table())
-
-
-def test_a_sweep_of_another_schema_or_none_is_refused(tmp_path):
-    with pytest.raises(NoticeError, match="no finished sweep"):
-        Sweep.load(tmp_path)
-    sweep = a_sweep()
-    Sweep(sweep.patched, sweep.runs, {"schema": 0}).save(tmp_path)
-    with pytest.raises(NoticeError, match=f"schema 0, this version reads {patching.SCHEMA}"):
-        Sweep.load(tmp_path)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """The paper's metrics on a table small enough to check by hand."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from notice_lib.models.answers import SCORES
 from notice_lib.patching import (
+    SCHEMA,
     Sweep,
     answer_gap,
     effects,
@@ -13,7 +14,7 @@ from notice_lib.patching import (
     patched_probability,
     restoration_probability,
 )
-from notice_lib.patching.sweep import PATCHED_DTYPES, RUNS_DTYPES, SCORES
+from notice_lib.patching.table import PATCHED_DTYPES, RUNS_DTYPES, SKIPPED_DTYPES, frame
 
 
 def a_sweep(direction="denoise", corrupt_gap=-2.0):
@@ -25,9 +26,10 @@ def a_sweep(direction="denoise", corrupt_gap=-2.0):
     run |= {f"clean_{k}": v for k, v in zip(SCORES, (3.0, 0.0, 0.9, 0.1), strict=True)}
     run |= {f"corrupt_{k}": v for k, v in zip(SCORES, (corrupt_gap, 0.0, 0.1, 0.8), strict=True)}
     return Sweep(
-        pd.DataFrame([patched]).astype(PATCHED_DTYPES),
-        pd.DataFrame([run])[list(RUNS_DTYPES)].astype(RUNS_DTYPES),
-        {"direction": direction},
+        frame([patched], PATCHED_DTYPES),
+        frame([run], RUNS_DTYPES),
+        frame([], SKIPPED_DTYPES),
+        {"direction": direction, "schema": SCHEMA},
     )
 
 

@@ -7,7 +7,8 @@ import torch
 from notice_lib import NoticeError, load_model, load_pairs, run_inputs, site_grid, sweep
 from notice_lib.models import answers
 from notice_lib.patching import plain
-from notice_lib.patching.sweep import PATCHED_DTYPES, RUNS_DTYPES, check_lengths
+from notice_lib.patching.sweeps import check_lengths
+from notice_lib.patching.table import PATCHED_DTYPES, RUNS_DTYPES
 
 MINIS = ("blip-mini", "llava-mini")
 

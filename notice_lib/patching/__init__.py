@@ -10,7 +10,9 @@ from .metrics import (
     restoration_probability,
 )
 from .sites import PlacedSite, Site, place, site_grid
-from .sweep import SCHEMA, Sweep, run_inputs, sweep
+from .store import read_sweep, write_sweep
+from .sweeps import run_inputs, sweep
+from .table import SCHEMA, Sweep
 
 __all__ = [
     "METRICS",
@@ -24,8 +26,10 @@ __all__ = [
     "normalised_effect",
     "patched_probability",
     "place",
+    "read_sweep",
     "restoration_probability",
     "run_inputs",
     "site_grid",
     "sweep",
+    "write_sweep",
 ]

@@ -1,0 +1,45 @@
+"""Short hashes that tell models, pair sets and lists of sites apart."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from .pairs import PairSet
+
+_SAMPLES = 64
+
+
+def of_model(model) -> str:
+    """Of an adapter's configuration and of up to 64 values of each of its parameters."""
+    digest = hashlib.sha256(model.model.config.to_json_string().encode())
+    for name, parameter in sorted(model.model.named_parameters()):
+        flat = parameter.detach().flatten()
+        values = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].float().cpu()
+        digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def of_pairs(pairs: PairSet) -> str:
+    """Of the pairs in their order, the bytes of their images, and the vocabulary."""
+    digest = hashlib.sha256()
+    images: dict[Path, str] = {}
+    for pair in pairs:
+        row = asdict(pair)
+        for name in ("clean_image", "corrupt_image"):
+            path = row[name]
+            if path not in images:
+                content = path.read_bytes() if path.is_file() else b""
+                images[path] = hashlib.sha256(content).hexdigest()
+            row[name] = images[path]
+        del row["clean_masks"], row["corrupt_masks"]
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    near = {word: sorted(others) for word, others in pairs.near_synonyms.items()}
+    digest.update(json.dumps([pairs.slots, near], sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def of_sites(sites: Iterable) -> str:
+    """Of sites in their order."""
+    return hashlib.sha256(json.dumps([asdict(site) for site in sites]).encode()).hexdigest()[:16]

@@ -1,0 +1,129 @@
+"""Sweeps on disk: shards that appear whole or not at all, so that a killed sweep can go on.
+
+A folder holds `plan.json` (what is run, and in how many shards) and for each shard three Parquet
+files: patched, skipped and, last, runs. A shard counts once its runs file is there; files are
+written under another name and renamed.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import NoticeError
+from .table import PATCHED_DTYPES, RUNS_DTYPES, SCHEMA, SKIPPED_DTYPES, Sweep, join
+
+TABLES = {"patched": PATCHED_DTYPES, "skipped": SKIPPED_DTYPES, "runs": RUNS_DTYPES}
+"""In the order in which a shard's files are written."""
+
+
+class Store:
+    """The folder of one sweep.
+
+    Attributes:
+        settings: what is run; a folder of other settings is refused.
+        shards: into how many parts the pairs are divided, whatever the number of processes.
+    """
+
+    def __init__(self, folder: str | Path, settings: dict, shards: int):
+        self.folder = Path(folder)
+        self.settings = settings
+        self.shards = shards
+        plan = {"settings": settings, "shards": shards}
+        if (self.folder / "plan.json").exists():
+            _refuse_other(self.folder, _read_plan(self.folder), plan)
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _replace(self.folder / "plan.json", lambda path: path.write_text(json.dumps(plan)))
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Store":
+        """The store that a folder holds already.
+
+        Raises:
+            NoticeError: it holds none, or one of another schema version.
+        """
+        plan = _read_plan(Path(folder))
+        return cls(folder, plan["settings"], plan["shards"])
+
+    def has(self, shard: int) -> bool:
+        """Whether a shard is complete."""
+        return self._path("runs", shard).exists()
+
+    def write(self, shard: int, part: Sweep) -> None:
+        """Keep one shard's tables."""
+        for name in TABLES:
+            table = getattr(part, name)
+            _replace(self._path(name, shard), lambda path, t=table: t.to_parquet(path, index=False))
+
+    def read(self) -> Sweep:
+        """All shards, in order.
+
+        Raises:
+            NoticeError: some are missing.
+        """
+        missing = [shard for shard in range(self.shards) if not self.has(shard)]
+        if missing:
+            raise NoticeError(
+                f"{self.folder} holds no finished sweep: {len(missing)} of {self.shards} shards "
+                "are missing. Run the same sweep again; it goes on where it stopped."
+            )
+        tables = {
+            name: join(
+                (pd.read_parquet(self._path(name, shard)) for shard in range(self.shards)), dtypes
+            )
+            for name, dtypes in TABLES.items()
+        }
+        return Sweep(**tables, settings=self.settings)
+
+    def _path(self, table: str, shard: int) -> Path:
+        return self.folder / f"{table}-{shard:05d}.parquet"
+
+
+def write_sweep(sweep: Sweep, folder: str | Path) -> None:
+    """Keep a sweep that was run in memory, as `sweep(..., out=folder)` would have.
+
+    Raises:
+        NoticeError: the folder holds another sweep.
+    """
+    Store(folder, sweep.settings, shards=1).write(0, sweep)
+
+
+def read_sweep(folder: str | Path) -> Sweep:
+    """A finished sweep from its folder.
+
+    Raises:
+        NoticeError: the folder holds no finished sweep, or one of another schema version.
+    """
+    return Store.open(folder).read()
+
+
+def _read_plan(folder: Path) -> dict:
+    if not (folder / "plan.json").is_file():
+        raise NoticeError(f"{folder} holds no finished sweep: it has no plan.json.")
+    plan = json.loads((folder / "plan.json").read_text())
+    if plan["settings"]["schema"] != SCHEMA:
+        raise NoticeError(
+            f"{folder} was written with table schema {plan['settings']['schema']}, this version "
+            f"reads {SCHEMA}. Run the sweep again, or install the version that wrote it."
+        )
+    return plan
+
+
+def _refuse_other(folder: Path, found: dict, wanted: dict) -> None:
+    found = {**found["settings"], "shards": found["shards"]}
+    wanted = json.loads(json.dumps({**wanted["settings"], "shards": wanted["shards"]}))
+    names = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
+    if names:
+        differences = "; ".join(
+            f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here" for name in names
+        )
+        raise NoticeError(f"{folder} holds another sweep: {differences}. Name another folder.")
+
+
+def _replace(path: Path, write) -> None:
+    """Write a file that is never seen half-written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    temporary.replace(path)

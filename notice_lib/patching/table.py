@@ -1,0 +1,89 @@
+"""The tables of a sweep."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ..models.answers import SCORES
+
+SCHEMA = 1
+"""Version of the tables' columns; saved tables of another version are refused."""
+
+PATCHED_DTYPES = {
+    "pair_id": "string",
+    "component": "category",
+    "layer": "int16",
+    "head": "int16",
+    "position": "int16",
+    "role": "category",
+    "token": "string",
+    **dict.fromkeys(SCORES, "float64"),
+}
+"""Columns of `Sweep.patched`. `head` is -1 for a whole module; `position` and `token` are those of
+the site's first token."""
+
+RUNS_DTYPES = {
+    "pair_id": "string",
+    "scene_id": "string",
+    "task": "category",
+    "slot": "category",
+    "split": "category",
+    "order": "category",
+    "distractor": "bool",
+    "correct": "string",
+    "incorrect": "string",
+    "clean_prompt": "string",
+    "corrupt_prompt": "string",
+    **{f"{run}_{name}": "float64" for run in ("clean", "corrupt") for name in SCORES},
+}
+"""Columns of `Sweep.runs`."""
+
+SKIPPED_DTYPES = {"pair_id": "string", "reason": "string"}
+"""Columns of `Sweep.skipped`."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep found.
+
+    Attributes:
+        patched: one row a pair and site: the patched run's scores of the two answers.
+        runs: one row a pair: the unpatched clean and corrupt runs' scores.
+        skipped: one row for each pair that could not be run, and why.
+        settings: what was run: model, pairs, sites, corruption, direction, seed, schema.
+    """
+
+    patched: pd.DataFrame
+    runs: pd.DataFrame
+    skipped: pd.DataFrame
+    settings: dict
+
+    def table(self) -> pd.DataFrame:
+        """`patched` beside each row's `runs`: the table that the metrics work on.
+
+        The columns base_* and source_* repeat the run that is patched and the run that
+        activations come from (denoise: corrupt and clean; noise: clean and corrupt).
+        """
+        table = self.patched.merge(self.runs, on="pair_id", validate="many_to_one")
+        base, source = runs_of(self.settings["direction"])
+        for name in SCORES:
+            table[f"base_{name}"] = table[f"{base}_{name}"]
+            table[f"source_{name}"] = table[f"{source}_{name}"]
+        return table
+
+
+def runs_of(direction: str) -> tuple[str, str]:
+    """(base, source): which of "clean" and "corrupt" is patched, and which is copied from."""
+    return ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
+
+
+def frame(rows: Iterable[dict], dtypes: dict[str, str]) -> pd.DataFrame:
+    """A table with exactly these columns and types, even if it has no row."""
+    return join([pd.DataFrame(list(rows), columns=list(dtypes))], dtypes)
+
+
+def join(parts: Iterable[pd.DataFrame], dtypes: dict[str, str]) -> pd.DataFrame:
+    """Parts of one table, one below the other. (Categories of the parts may differ.)"""
+    plain = {name: "string" if kind == "category" else kind for name, kind in dtypes.items()}
+    return pd.concat([part.astype(plain) for part in parts], ignore_index=True).astype(dtypes)
