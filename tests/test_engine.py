@@ -101,3 +101,22 @@ def test_the_engine_leaves_no_hook(build, runs):
     job = Job(corrupt, clean, every_site(model, clean)[:3], AnswerTokens((), 30, 31))
     engine.patch(model, [job])
     assert count_hooks(model) == before
+
+
+def test_out_of_memory_halves_the_chunks_and_goes_on(monkeypatch):
+    model = seeded_llava(torch.float64)
+    clean, corrupt = llava_runs()["image"]
+    job = Job(corrupt, clean, every_site(model, clean)[:4], AnswerTokens((), 30, 31))
+    tried, group = [], engine._PATCH_GROUP["llava"]
+
+    def small_machine(model, jobs, max_rows):
+        tried.append(max_rows)
+        if max_rows > 30:
+            raise torch.OutOfMemoryError("too small")
+        return group(model, jobs, max_rows)
+
+    monkeypatch.setitem(engine._PATCH_GROUP, "llava", small_machine)
+    with pytest.warns(UserWarning, match="going on with 25 tokens at a time"):
+        (outcome,) = engine.patch(model, [job], max_rows=100)
+    assert tried == [100, 50, 25]
+    assert largest(plain.patch(model, [job])[0], outcome) <= 1e-10

@@ -1,7 +1,10 @@
 """The fast way: the same numbers as `plain`, without computing the same thing twice."""
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
+
+import torch
 
 from ..models.base import VLM
 from . import fast_blip, fast_llava
@@ -20,8 +23,23 @@ def patch(model: VLM, jobs: Sequence[Job], max_rows: int = MAX_ROWS) -> list[Out
 
     Args:
         max_rows: bounds memory, whatever the number of sites and jobs; results do not depend on it
-            beyond rounding.
+            beyond rounding. Where it does not fit, it is halved, with a warning.
     """
+    while True:
+        try:
+            return _patch(model, jobs, max_rows)
+        except torch.OutOfMemoryError:
+            if max_rows < 2:
+                raise
+            max_rows //= 2
+            warnings.warn(
+                f"Out of memory: going on with {max_rows} tokens at a time. "
+                "Pass max_rows to start there.",
+                stacklevel=2,
+            )
+
+
+def _patch(model: VLM, jobs: Sequence[Job], max_rows: int) -> list[Outcome]:
     groups: dict[tuple, list[int]] = {}
     for i, job in enumerate(jobs):
         groups.setdefault((len(job.base), job.answer.prefix, job.sites), []).append(i)
