@@ -1,5 +1,6 @@
 """Sweeps on disk: they go on where they stopped, and never mix with others."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -162,3 +163,41 @@ def test_a_killed_sweep_ends_with_the_rows_of_an_uninterrupted_one(model, tmp_pa
     found = read_sweep(out)
     assert not found.patched.duplicated(["pair_id", "layer"]).any()
     same(found, sweep(model, load_pairs("svo", n=40), a_grid(model)))
+
+
+TWO_PROCESSES = """
+import sys
+from accelerate import PartialState
+from notice_lib import load_model, load_pairs, site_grid, sweep
+from notice_lib.patching import engine, sweeps
+sweeps.SHARD = 2
+model = load_model("llava-mini", device="cpu")
+ran = []
+
+def counted(model, jobs):
+    ran.append(len(jobs))
+    return engine.patch(model, jobs)
+
+sites = site_grid(model, ["mlp"], position="last")
+found = sweep(model, load_pairs("svo", n=9), sites, out=sys.argv[1], patch=counted)
+state = PartialState(cpu=True)
+print(f"process {state.process_index} of {state.num_processes} ran {ran}, has {len(found.runs)}")
+"""
+
+
+def test_two_processes_share_a_sweep(model, tmp_path):
+    """Shards are planned from the pairs alone, so the number of processes changes nothing."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    result = subprocess.run(
+        [*launch, script, tmp_path / "out"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "process 0 of 2 ran [2, 2, 1], has 9" in result.stdout
+    assert "process 1 of 2 ran [2, 2], has 9" in result.stdout
+    same(read_sweep(tmp_path / "out"), sweep(model, load_pairs("svo", n=9), a_grid(model)))
