@@ -5,6 +5,7 @@ a change of the library, the data, the pinned versions or the Python in use star
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "_build"
 STAMP = BUILD / "inputs.sha256"
 INPUTS = ("notice_lib", "data", "constraints.txt", "pyproject.toml")
+# A progress bar that has ended leaves an empty box on a page.
+NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def inputs_hash() -> str:
@@ -36,7 +39,7 @@ def build() -> int:
         shutil.rmtree(BUILD, ignore_errors=True)
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     status = subprocess.run(
-        [jupyter_book, "build", ROOT, "-q", "-W", "-n", "--keep-going"]
+        [jupyter_book, "build", ROOT, "-q", "-W", "-n", "--keep-going"], env=os.environ | NO_BARS
     ).returncode
     if status:
         # Pages that were read are not read again, and a second build would not repeat the warning.
