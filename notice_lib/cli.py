@@ -1,0 +1,166 @@
+"""The command line: what one would not keep a notebook open for."""
+
+import sys
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from .errors import NoticeError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Patch activations of vision-language models on semantic pairs.",
+)
+
+
+class Corruption(StrEnum):
+    image = "image"
+    text = "text"
+
+
+class Direction(StrEnum):
+    denoise = "denoise"
+    noise = "noise"
+
+
+class Dtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float64 = "float64"
+
+
+Name = Annotated[
+    str, typer.Argument(help="blip-mini, llava-mini, a checkpoint's folder, or a hub id.")
+]
+Set = Annotated[str, typer.Argument(help="svo, states, faces, natural, or a folder of pairs.")]
+Number = Annotated[int | None, typer.Option("--n", min=1, help="How many pairs; all by default.")]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+
+
+@app.command()
+def info(model: Annotated[str | None, typer.Argument(help="A model to describe, too.")] = None):
+    """Show versions, the embedded pair sets and, if one is named, what a model offers.
+
+    Example: notice info blip-mini
+    """
+    from .datasets import EMBEDDED, load_pairs
+
+    for package in ("notice-lib", "torch", "transformers"):
+        print(f"{package:14}{version(package)}")
+    for name in EMBEDDED:
+        print(f"{name:14}{len(load_pairs(name))} pairs")
+    if model is None:
+        return
+    from .models import load_model
+
+    vlm = load_model(model)
+    print(f"\n{model}: {type(vlm.model).__name__} on {vlm.device}, {vlm.dtype}")
+    print(f"  {vlm.n_layers} layers of {vlm.n_heads} heads; components {', '.join(vlm.components)}")
+    print(f"  {vlm.image_size} pixels a side, {vlm.grid} x {vlm.grid} patches")
+
+
+@app.command()
+def pairs(
+    name: Set,
+    n: Number = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Write these pairs as a folder.")] = None,
+):
+    """Count a pair set's pairs by slot, split and answer order; or write a part of it.
+
+    Example: notice pairs svo --n 100 --out svo-100
+    """
+    from .datasets import load_pairs
+
+    found = load_pairs(name, n, seed)
+    by = ["task", "slot", "split", "distractor"]
+    print(found.table().value_counts([*by, "order"]).unstack(fill_value=0).to_string())
+    print(f"{len(found)} pairs")
+    if out:
+        found.save(out)
+        print(f"written to {out}")
+
+
+@app.command()
+def sweep(
+    model: Name,
+    pairs: Set,
+    out: Annotated[Path, typer.Argument(help="Folder for the results; a killed sweep goes on.")],
+    component: Annotated[
+        list[str] | None, typer.Option(help="May be given several times; all by default.")
+    ] = None,
+    layer: Annotated[
+        list[int] | None, typer.Option(help="May be given several times; all by default.")
+    ] = None,
+    per_head: Annotated[bool, typer.Option("--per-head", help="Each head on its own.")] = False,
+    position: Annotated[
+        str, typer.Option(help="each (every text token in turn), a token role, or an index.")
+    ] = "each",
+    corruption: Annotated[Corruption, typer.Option(help="What differs.")] = Corruption.image,
+    direction: Annotated[
+        Direction, typer.Option(help="Clean into corrupt, or corrupt into clean.")
+    ] = Direction.denoise,
+    n: Number = None,
+    seed: Seed = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda; a GPU if there is one.")] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="float32 on a CPU by default.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a pair that fails.")] = False,
+):
+    """Patch every site of every pair, and keep the table in a folder.
+
+    Run it again after a stop and it goes on. Several processes share the work:
+    accelerate launch -m notice_lib sweep ...
+
+    Example: notice sweep blip-mini svo results/heads --component cross_attention --per-head
+    --position correct
+    """
+    import torch
+    from accelerate import PartialState
+
+    from .datasets import load_pairs
+    from .models import load_model
+    from .patching import effects, site_grid, sweep as run
+
+    # Before the model: it gives each process its own GPU.
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    vlm = load_model(model, device, getattr(torch, dtype) if dtype else None)
+    sites = site_grid(
+        vlm, component, layer, per_head, int(position) if position.isdigit() else position
+    )
+    found = run(
+        vlm,
+        load_pairs(pairs, n, seed),
+        sites,
+        corruption.value,
+        direction.value,
+        seed,
+        out=out,
+        strict=strict,
+    )
+    if state.is_main_process:
+        _print_strongest(effects(found.table()))
+        print(f"{len(found.runs)} pairs, {len(found.patched)} patched runs: {out}")
+
+
+def _print_strongest(table: pd.DataFrame, rows: int = 10) -> None:
+    """The sites with the largest mean logit difference, either sign."""
+    keys = ["component", "layer", "head", "role"]
+    means = table.groupby(keys, observed=True)["logit_difference"].mean()
+    strongest = means.reindex(means.abs().sort_values(ascending=False).index).head(rows)
+    print(strongest.round(3).to_string())
+
+
+def main() -> None:
+    """Entry point; bad input is one line on stderr and exit status 1."""
+    try:
+        app()
+    except NoticeError as error:
+        print(f"notice: {error}", file=sys.stderr)
+        sys.exit(1)
