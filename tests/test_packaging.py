@@ -28,6 +28,7 @@ COLAB = {
     "matplotlib": "3.10.0",
     "tqdm": "4.67.3",
     "safetensors": "0.8.0",
+    "typer": "0.27.1",
 }
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 PATCH_ONE_PAIR = """
@@ -148,7 +149,7 @@ def installed(wheel, folder):
 
 def patch_one_pair(python, folder):
     """Patch one pair with what is installed, from a folder that is not the checkout."""
-    command = [python, "-c", PATCH_ONE_PAIR]
+    command = [python, "-I", "-c", PATCH_ONE_PAIR]
     answer = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout)
