@@ -154,6 +154,7 @@ def strips(
                 axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color="black", lw=2.5)
         axes.set_yticks(range(len(groups)), list(groups))
         axes.set_ylim(len(groups) - 0.45, -0.55)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel(label)
     return _closed(figure)
 
