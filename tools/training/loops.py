@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tools.training import models
 from tools.training.pool import HEADS, IGNORED
-from tools.training.questions import QUESTIONS_PER_IMAGE, draw_batch
+from tools.training.questions import QUESTIONS_PER_IMAGE, draw_batch, mixture
 from tools.training.shortcuts import LEAN_ATTENTION, blip_shortcuts
 
 BATCH = 64
@@ -49,7 +49,7 @@ def train_vision(pool, tower, steps, rng, log):
             known = target != IGNORED
             if known.any():
                 losses.append(F.cross_entropy(logits[known], target[known]))
-                hits[name] = (logits[known].argmax(-1) == target[known]).float().mean().item()
+                hits[name] = (logits[known].argmax(-1) == target[known]).tolist()
         return sum(losses), hits
 
     return _fit([(tower, 1.0), (readout, 1.0)], loss, steps, log)
@@ -57,13 +57,14 @@ def train_vision(pool, tower, steps, rng, log):
 
 def train_blip(pool, model, tokenizer, steps, rng, log):
     """Stage 2 for BLIP: cross-entropy of the answer."""
+    probabilities = mixture(pool)
 
     def loss():
-        batch = draw_batch(pool, BATCH, rng)
+        batch = draw_batch(pool, BATCH, rng, probabilities)
         states = model.vision_model(augment(to_tensor(batch.pixels))).last_hidden_state
         ids = tokenizer([q.text for q in batch.questions]).input_ids
         answers = _answer_ids(batch.questions, tokenizer, "")
-        total, hits = 0.0, []
+        total, hits = 0.0, {}
         for members in _equal_lengths(ids):
             images = members[:: _per_image(members)] // QUESTIONS_PER_IMAGE
             question = model.text_encoder(
@@ -76,10 +77,11 @@ def train_blip(pool, model, tokenizer, steps, rng, log):
                 encoder_hidden_states=question,
                 use_cache=False,
             ).logits
-            part, correct = _answer_loss(logits, members, batch, answers, tokenizer.sep_token_id)
+            asked = [batch.questions[i] for i in members]
+            part, right = _answer_loss(logits, asked, answers[members], tokenizer.sep_token_id)
             total = total + part * len(members) / len(ids)
-            hits += correct
-        return total, {"answers": float(np.mean(hits))}
+            _count(asked, right, hits)
+        return total, hits
 
     parts = [(model.vision_model, VISION_RATE), (model.text_encoder, 1.0)]
     parts += [(model.text_decoder, 1.0)]
@@ -89,6 +91,7 @@ def train_blip(pool, model, tokenizer, steps, rng, log):
 
 def train_llava(pool, model, tokenizer, steps, rng, log):
     """Stage 2 for LLaVA: cross-entropy of the answer."""
+    probabilities = mixture(pool)
     core = model.model
     image_token = model.config.image_token_id
     prefix = tokenizer(models.LLAVA_PROMPT).input_ids
@@ -97,15 +100,16 @@ def train_llava(pool, model, tokenizer, steps, rng, log):
     model.set_attn_implementation(LEAN_ATTENTION)
 
     def loss():
-        batch = draw_batch(pool, BATCH, rng)
+        batch = draw_batch(pool, BATCH, rng, probabilities)
         prompts = [models.LLAVA_PROMPT.format(question=q.text) for q in batch.questions]
         ids = [x[x.index(image_token) + 1 :] for x in tokenizer(prompts).input_ids]
         answers = _answer_ids(batch.questions, tokenizer, "▁")
         images = augment(to_tensor(batch.pixels))
         logits = llava_logits(model, images, prefix, ids, answers[:, 0])
-        members = np.arange(len(ids))
-        total, correct = _answer_loss(logits, members, batch, answers, tokenizer.eos_token_id)
-        return total, {"answers": float(np.mean(correct))}
+        total, right = _answer_loss(logits, batch.questions, answers, tokenizer.eos_token_id)
+        hits = {}
+        _count(batch.questions, right, hits)
+        return total, hits
 
     parts = [(core.vision_tower, VISION_RATE), (core.multi_modal_projector, 1.0)]
     parts += [(core.language_model, 1.0), (model.lm_head, 1.0)]
@@ -184,17 +188,21 @@ def _answer_ids(questions, tokenizer, start):
     return torch.tensor(ids).view(-1, 2)
 
 
-def _answer_loss(logits, members, batch, answers, stop):
-    """Cross-entropy of logits (n, 2, vocabulary): the answer, then `stop`; and hits, 0 or 1."""
-    certain = torch.tensor([batch.questions[i].certain for i in members])
-    weight = torch.where(certain, 1.0, 0.5)
-    right, other = answers[members].T
+def _answer_loss(logits, questions, answers, stop):
+    """Cross-entropy of logits (n, 2, vocabulary), the answer, then `stop`; and which are right."""
+    weight = torch.tensor([0.5 if q.kind == "neither" else 1.0 for q in questions])
+    right, other = answers.T
     scores = logits[:, 0].float().log_softmax(-1)
-    rows = torch.arange(len(members))
+    rows = torch.arange(len(questions))
     loss = -(weight * scores[rows, right] + (1 - weight) * scores[rows, other]).mean()
-    stopping = F.cross_entropy(logits[:, 1].float(), torch.full((len(members),), stop))
-    hits = (scores.argmax(-1) == right)[certain]
-    return loss + STOP_WEIGHT * stopping, hits.float().tolist()
+    stopping = F.cross_entropy(logits[:, 1].float(), torch.full_like(right, stop))
+    return loss + STOP_WEIGHT * stopping, (scores.argmax(-1) == right).tolist()
+
+
+def _count(questions, right, hits):
+    """Add to `hits`, {kind: list of bool}, which of the questions were answered rightly."""
+    for question, correct in zip(questions, right, strict=True):
+        hits.setdefault(question.kind, []).append(correct)
 
 
 def _rate(step, steps):
@@ -221,10 +229,10 @@ def _fit(parts, loss_and_hits, steps, log, every=100):
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        for name, value in {"loss": loss.item(), **hits}.items():
-            recent.setdefault(name, []).append(value)
+        for name, values in {"loss": [loss.item()], **hits}.items():
+            recent.setdefault(name, []).extend(values)
         if step % every == 0 or step == steps:
-            means = " ".join(f"{name} {np.mean(v):.3f}" for name, v in recent.items())
+            means = " ".join(f"{name} {np.mean(v):.3f}" for name, v in sorted(recent.items()))
             log(f"step {step}/{steps} {(time.time() - started) / 60:.1f} min {means}")
             recent = {}
     return (time.time() - started) / 60
