@@ -1,0 +1,190 @@
+"""Draw book/assets/readme.png: one activation, copied from a clean into a corrupt run.
+
+Nothing in the picture is made up: the answers are those of blip-mini, and the colour of the lower
+grid is how much of each activation's way from corrupt to clean the patch brings about.
+
+Usage: python tools/draw_readme.py   (after a change of the checkpoint or of the pairs)
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.patches import ConnectionPatch
+
+from notice_lib import answers, load_model, load_pairs, plotting
+from notice_lib.patching.plain import patched_logits, record
+from notice_lib.patching.sites import PlacedSite
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "book" / "assets" / "readme.png"
+COMPONENT = "layer_output"
+CANDIDATES = 12
+
+
+def find_example(model):
+    """The pair and site that need the fewest layers of the patched run to bring the answer back.
+
+    Returns:
+        (pair, site): with the patch at this one site the corrupt run gives the clean answer.
+    """
+    wanted = {"slot": "subject", "order": "incorrect_first", "distractor": False}
+    pairs = load_pairs("svo").filter(
+        lambda pair: all(getattr(pair, name) == value for name, value in wanted.items())
+    )
+    pairs = pairs.sample(CANDIDATES)
+    clean, corrupt = (answers(model, pairs, run)["right"] for run in ("clean", "corrupt"))
+    found = []
+    for pair, right in zip(pairs, clean & corrupt, strict=True):
+        site, gap = first_restoring(model, pair)
+        if right and site:
+            found.append((site.layer, -gap, pair, site))
+    if not found:
+        sys.exit("No pair's answer is restored by one patch: draw another site.")
+    return min(found, key=lambda entry: entry[:2])[2:]
+
+
+def first_restoring(model, pair):
+    """(site, logit difference) of the lowest layer whose patch at the correct option suffices."""
+    source, base = (model.inputs(pair.image(run), pair.prompt) for run in ("clean", "corrupt"))
+    tokens = model.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
+    position = model.roles(source, pair.spans).index("correct")
+    _, activations = record(model, source, [(COMPONENT, i) for i in range(model.n_layers)])
+    for layer in range(model.n_layers):
+        site = PlacedSite(COMPONENT, layer, None, (position,), "correct")
+        logits = patched_logits(model, base, activations, [site])
+        if logits.argmax() == tokens.correct:
+            return site, (logits[tokens.correct] - logits[tokens.incorrect]).item()
+    return None, 0.0
+
+
+def spread(model, pair, site):
+    """(layers, tokens): how far the patch moves each layer output towards the clean one, 0 to 1."""
+    points = [(COMPONENT, layer) for layer in range(model.n_layers)]
+    source, base = (model.inputs(pair.image(run), pair.prompt) for run in ("clean", "corrupt"))
+    _, clean = record(model, source, points)
+    _, corrupt = record(model, base, points)
+    module = model.hook_point(COMPONENT, site.layer).module
+
+    def put(_, __, output):
+        output = output.clone()
+        output[0, site.positions[0]] = clean[COMPONENT, site.layer][0, site.positions[0]]
+        return output
+
+    with module.register_forward_hook(put):
+        _, patched = record(model, base, points)
+    rows = []
+    for point in points:
+        gap = (clean[point] - corrupt[point])[0].norm(dim=-1)
+        left = (clean[point] - patched[point])[0].norm(dim=-1)
+        rows.append((1 - left / gap).clamp(0, 1))
+    return torch.stack(rows).numpy()
+
+
+def grid(axes, values, colours, cell):
+    """One run's activations: a column a token, layer 0 at the bottom; one cell is framed."""
+    low, high = (np.array(to_rgb(colour)) for colour in colours)
+    pale = 1 - 0.16 * (1 - low)
+    axes.imshow(pale + values[..., None] * (high - pale), origin="lower", aspect="auto")
+    layers, tokens = values.shape
+    axes.set_xticks(np.arange(tokens + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(layers + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2.5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_yticks([0, layers - 1], ["first", "last"])
+    axes.set_ylabel("layer", labelpad=-14)
+    axes.add_patch(
+        plt.Rectangle(
+            (cell[0] - 0.5, cell[1] - 0.5), 1, 1, fill=False, color="black",
+            linewidth=1.8, zorder=3,
+        )
+    )  # fmt: skip
+
+
+def picture(axes, image, title, colour):
+    """One of the two images, framed in its run's colour."""
+    axes.imshow(image)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, color=colour, fontweight="bold")
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=colour, linewidth=3)
+
+
+def answer(axes, lines):
+    """The answer column, from (height, text, colour, size) of each line."""
+    axes.axis("off")
+    for height, text, colour, size in lines:
+        weight = "bold" if size > 12 else "normal"
+        axes.text(0.5, height, text, color=colour, fontsize=size, weight=weight, ha="center")
+
+
+def draw(model, pair, site):
+    """The figure: 8 inches wide, the grids show the question's own tokens only."""
+    inputs = model.inputs(pair.image("clean"), pair.prompt)
+    asked = [i for i, span in enumerate(inputs.spans) if span is not None]
+    words = [inputs.tokens[i] for i in asked]
+    cell = (asked.index(site.positions[0]), site.layer)
+    blue, red = plotting.COLOURS["clean"], plotting.COLOURS["corrupt"]
+    source = np.zeros((model.n_layers, len(asked)))
+    source[cell[1], cell[0]] = 1
+    with plotting.style():
+        figure, axes = plt.subplots(
+            2,
+            3,
+            figsize=(8, 4.4),
+            width_ratios=(1.5, 4.6, 1.3),
+            dpi=220,
+            gridspec_kw={"wspace": 0.03, "hspace": 0.1},
+        )
+        figure.suptitle(f"“{pair.prompt}”", fontsize=16)
+        picture(axes[0, 0], pair.image("clean"), "clean picture", blue)
+        picture(axes[1, 0], pair.image("corrupt"), "corrupt picture", red)
+        grid(axes[0, 1], source, (blue, blue), cell)
+        grid(axes[1, 1], spread(model, pair, site)[:, asked], (red, blue), cell)
+        axes[0, 1].set_xticks(range(len(words)), words, fontsize=9)
+        axes[0, 1].xaxis.tick_top()
+        axes[1, 1].set_xticks([])
+        axes[1, 1].set_xlabel("blue: what the copy brings over from the clean run")
+        answer(axes[0, 2], [(0.6, "the model says", "#444", 11), (0.42, pair.correct, blue, 20)])
+        answer(
+            axes[1, 2],
+            [
+                (0.88, "without the copy", "#444", 11),
+                (0.72, pair.incorrect, red, 16),
+                (0.4, "with the copy", "#444", 11),
+                (0.22, pair.correct, blue, 20),
+            ],
+        )
+        figure.add_artist(
+            ConnectionPatch(
+                (cell[0] + 0.15, cell[1] - 0.6),
+                (cell[0] + 0.15, cell[1] + 0.6),
+                "data",
+                "data",
+                axesA=axes[0, 1],
+                axesB=axes[1, 1],
+                arrowstyle="-|>",
+                mutation_scale=22,
+                linewidth=2.5,
+                color="black",
+                connectionstyle="arc3,rad=-0.25",
+                zorder=5,
+            )
+        )
+        label = axes[0, 1].text(
+            cell[0] + 0.8, -1.25, "copy one activation", fontsize=12, weight="bold", va="center"
+        )
+        label.set_in_layout(False)
+    return figure
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    blip = load_model(sys.argv[1] if len(sys.argv) > 1 else "blip-mini", "cpu")
+    example = find_example(blip)
+    draw(blip, *example).savefig(OUT)
+    print(f"{OUT}: {example[0].pair_id}, {example[1]}")
