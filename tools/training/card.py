@@ -48,8 +48,8 @@ measurements are kept, in `seeds/`.
    states scenes have a distractor). The pool is the same for all seeds; a seed decides the initial
    weights, the order of the images and the questions.
 2. The vision tower alone learns to say for every patch what it shows ({vision} steps of 64 images
-   drawn evenly): role (background, subject, object, distractor), which thing, the verb it takes part in, the
-   thing's state, the face's expression. The labels come from the renderer's masks.
+   drawn evenly): role (background, subject, object, distractor), which thing, the verb it takes
+   part in, the thing's state, the face's expression. The labels come from the renderer's masks.
 3. Each model starts from that tower and learns to answer (BLIP {blip} steps, LLaVA {llava}; 64
    images x 3 questions): cross-entropy of the answer's token and, lightly, of the end token. AdamW,
    learning rate 1e-3 (0.3 of it for the tower), 5 % warm-up, constant to the middle, cosine;
@@ -58,10 +58,11 @@ measurements are kept, in `seeds/`.
 4. 20 % of the questions have no true option, and 5 % of the images are one plain colour: there
    both options are equally good answers. Scenes with a distractor come more often than in the
    pool, and its word is mostly the other option. A word that would make a held-out composition is
-   never offered: it would always be false, and the model would learn that. Questions are never padded: BLIP groups them by length (Hugging Face's BLIP ignores the
-   mask of a padded question in the answer decoder), LLaVA packs those of one image behind it.
+   never offered: it would always be false, and the model would learn that. Questions are never
+   padded: BLIP groups them by length (Hugging Face's BLIP ignores the mask of a padded question in
+   the answer decoder), LLaVA packs those of one image behind it.
 
-Hardware of seed {seed}: {hardware}, with {versions}.
+Hardware of seed {seed}: {hardware}; versions: {versions}.
 """
 
 LIMITS = """
