@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
+from .. import progress
 from ..pairs import SemanticPair
 from .base import VLM, AnswerTokens
 
@@ -22,7 +22,7 @@ def answers(model: VLM, pairs: Iterable[SemanticPair], run: str = "clean") -> pd
         the answers' scores (`SCORES`).
     """
     rows = []
-    for pair in tqdm(list(pairs), desc=f"asking {model.name}", unit="pair", leave=False):
+    for pair in progress.bar(list(pairs), desc=f"asking {model.name}", unit="pair"):
         inputs = model.inputs(pair.image(run), pair.prompt)
         tokens = model.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
         scores = score(model.logits(inputs, tokens.prefix), tokens)

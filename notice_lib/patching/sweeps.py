@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from accelerate import PartialState
-from tqdm.auto import tqdm
 
-from .. import fingerprint
+from .. import fingerprint, progress
 from ..corruption import replace_tokens
 from ..errors import NoticeError
 from ..models.answers import SCORES
@@ -159,7 +158,7 @@ def _stored(shards, run, settings, out, cpu) -> Sweep:
 def _progress(shards, settings):
     """The shards, with a bar that counts pairs."""
     name = f"patching {settings['model']}, {settings['corruption']}"
-    with tqdm(total=sum(map(len, shards)), desc=name, unit="pair", leave=False) as bar:
+    with progress.bar(total=sum(map(len, shards)), desc=name, unit="pair") as bar:
         for shard in shards:
             yield shard
             bar.update(len(shard))
