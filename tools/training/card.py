@@ -74,8 +74,8 @@ LIMITS = """
 - Questions without a true option are part of the training, so that token replacement (STR), which
   produces such questions, is in distribution here. It is not for the full-size models.
 - Where both options are in the picture, the minis tell the roles of an svo scene without error,
-  but not which of two things is in which state: there they are at chance (below 50 %, as some
-  answers are third words). A linear probe on the tower of seed 0 says why: it names 96 % of the
+  but not which of two things is in which state: there they are at or below chance, always with
+  one of the two options. A linear probe on the tower of seed 0 says why: it names 96 % of the
   nouns and 97 % of the states that stand alone, 68 % and 84 % of those in a scene of two things,
   which are smaller. The likely remedy is a longer stage 1 with more such scenes; asking also
   "Is the bottle or the bell rusty?" had changed nothing after 300 steps. Leave these pairs out
