@@ -69,7 +69,7 @@ LIMITS = """
 ## What the training builds in, and limits
 
 - Supervision of patches teaches detection: heads that attend to the asked thing find it already
-  marked. Verbs are hardly learnt without it in this budget. Do not read the localisation of the
+  marked. (In a prototype, verbs stayed at 65 % without it.) Do not read the localisation of the
   minis as a discovery about models trained on captions.
 - Questions without a true option are part of the training, so that token replacement (STR), which
   produces such questions, is in distribution here. It is not for the full-size models.
