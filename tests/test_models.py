@@ -132,6 +132,13 @@ def test_answers_has_a_row_a_pair(model):
     assert corrupt["expected"].tolist() == [pair.incorrect for pair in pairs]
 
 
+@pytest.mark.parametrize("task", ["svo", "states", "faces"])
+def test_the_minis_are_right_through_load_model(model, task):
+    """A sample of what tests/test_checkpoints.py asks in full."""
+    pairs = load_pairs(task).filter(lambda pair: pair.split == "heldout" and not pair.distractor)
+    assert answers(model, pairs.sample(60))["right"].mean() >= 0.97
+
+
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
 @pytest.mark.parametrize("corruption", ["image", "text"])
 def test_the_sweep_is_the_plain_way(model, corruption, direction):

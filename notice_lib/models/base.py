@@ -94,15 +94,16 @@ class VLM:
 
     family: str
     components: tuple[str, ...]
-    n_layers: int
-    n_heads: int
-    grid: int
-    image_size: int
 
     def __init__(self, model: torch.nn.Module, processor=None, name: str = ""):
         self.model = model.eval()
         self.processor = processor
         self.name = name
+        text, vision = model.config.text_config, model.config.vision_config
+        self.n_layers: int = text.num_hidden_layers
+        self.n_heads: int = text.num_attention_heads
+        self.image_size: int = vision.image_size
+        self.grid: int = self.image_size // vision.patch_size
 
     @property
     def device(self) -> torch.device:

@@ -25,14 +25,6 @@ class Blip(VLM):
     family = "blip"
     components = ("self_attention", "cross_attention", "mlp", "layer_output")
 
-    def __init__(self, model: torch.nn.Module, processor=None, name: str = ""):
-        super().__init__(model, processor, name)
-        config = model.config
-        self.n_layers = config.text_config.num_hidden_layers
-        self.n_heads = config.text_config.num_attention_heads
-        self.image_size = config.vision_config.image_size
-        self.grid = self.image_size // config.vision_config.patch_size
-
     def inputs(self, image: Image.Image, prompt: str) -> Inputs:
         encoded = self.processor(images=image, text=prompt, return_tensors="pt")
         offsets = self.processor.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]

@@ -27,14 +27,6 @@ class Llava(VLM):
     family = "llava"
     components = ("self_attention", "mlp", "layer_output")
 
-    def __init__(self, model: torch.nn.Module, processor=None, name: str = ""):
-        super().__init__(model, processor, name)
-        config = model.config
-        self.n_layers = config.text_config.num_hidden_layers
-        self.n_heads = config.text_config.num_attention_heads
-        self.image_size = config.vision_config.image_size
-        self.grid = self.image_size // config.vision_config.patch_size
-
     def inputs(self, image: Image.Image, prompt: str) -> Inputs:
         text = self._text(prompt)
         encoded = self.processor(images=image, text=text, return_tensors="pt")
