@@ -8,7 +8,9 @@ from pathlib import Path
 import jupytext
 import pytest
 import yaml
+from nbmake.pytest_plugin import _should_collect
 
+from tools.prepare_notebooks import FOLDER
 from tools.sync_notebooks import chapters, sync
 
 ROOT = Path(__file__).parents[1]
@@ -117,3 +119,8 @@ def test_all_chapters_are_in_the_table_of_contents():
     toc = (ROOT / "_toc.yml").read_text()
     for path in CHAPTERS:
         assert f"book/{path.stem}" in toc, path.stem
+
+
+def test_nbmake_takes_the_prepared_notebooks():
+    """It passes over some folders without a word, and then nothing is tested."""
+    assert _should_collect(FOLDER / "00_welcome.ipynb", nbmake_enabled=True)

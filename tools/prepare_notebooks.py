@@ -1,4 +1,4 @@
-"""Copy the paired notebooks, set to 8 pairs, into _build/notebooks, for the tests to execute."""
+"""Copy the paired notebooks, set to 8 pairs, into _notebooks, for the tests to execute."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from papermill import execute_notebook
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "_build" / "notebooks"
+FOLDER = ROOT / "_notebooks"  # nbmake passes over everything below a folder _build, silently
 
 
 def prepare() -> None:
