@@ -1,5 +1,6 @@
 """What every model family offers to the rest of the library."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,7 +78,7 @@ class HookPoint:
     per_head: bool
 
 
-class VLM:
+class VLM(ABC):
     """An unmodified Hugging Face model and its processor, behind one small interface.
 
     Attributes:
@@ -115,21 +116,21 @@ class VLM:
         """Of weights and activations."""
         return next(self.model.parameters()).dtype
 
+    @abstractmethod
     def inputs(self, image: Image.Image, prompt: str) -> Inputs:
         """Process one image and one prompt; never padded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, inputs: Inputs, prefix: tuple[int, ...] = ()) -> torch.Tensor:
         """(vocabulary,) logits of the answer's next token after `prefix`: one full forward."""
-        raise NotImplementedError
 
+    @abstractmethod
     def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
         """The model's own greedy answer, in lower case without special tokens."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         """Ids of an answer in the surface form in which the model writes it after the prompt."""
-        raise NotImplementedError
 
     def hook_point(self, component: str, layer: int) -> HookPoint:
         """Where to read and write a component's activation.
@@ -189,8 +190,9 @@ class VLM:
         blank = Image.new("RGB", (self.image_size, self.image_size))
         return self.roles(self.inputs(blank, prompt), spans)
 
+    @abstractmethod
     def _hook_point(self, component: str, layer: int) -> HookPoint:
-        raise NotImplementedError
+        """The module and side of a component that `hook_point` has found to exist."""
 
     def _check(self, component: str, layer: int) -> None:
         if component not in self.components:
