@@ -25,6 +25,8 @@ from .report import Report, timed
 
 ROUNDS = 3
 SCRIPTS = Path(__file__).parent / "peer_scripts"
+TOLERANCE = 1e-4
+"""Logits, float32: within it two libraries have done the same work."""
 ENVIRONMENTS = Path(__file__).parents[1] / ".venv" / "peers"
 
 
@@ -101,6 +103,12 @@ def _family(family, peers, pythons, rounds, tiny) -> Iterable[dict]:
                 chosen = _spread(middle, peer.sites)
                 said = _ask(peer, pythons[peer], Path(folder), model, pairs, chosen)
                 slow = said["seconds"] / len(chosen)
+                difference = np.abs(answer_gap(chosen) - said["gaps"]).max()
+                if difference > TOLERANCE:
+                    raise NoticeError(
+                        f"{peer.package} and the engine differ by {difference:.1e} logits: they do "
+                        "not do the same work, so their times say nothing."
+                    )
                 yield {
                     "family": family,
                     "peer": peer.package,
@@ -110,7 +118,7 @@ def _family(family, peers, pythons, rounds, tiny) -> Iterable[dict]:
                     "peer_sites": len(chosen),
                     "peer_seconds_a_site": slow,
                     "ratio": slow / fast,
-                    "max_abs_diff": np.abs(answer_gap(chosen) - said["gaps"]).max(),
+                    "max_abs_diff": difference,
                 }
 
 

@@ -130,10 +130,13 @@ def _images(random, size: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _runs(images: torch.Tensor, ids: np.ndarray) -> dict[str, tuple[Inputs, Inputs]]:
+    """As in a sweep, runs of one picture share its tensor."""
+    pictures = images[:1], images[1:]
+
     def inputs(image, row):
         tokens = tuple(map(str, row))
         return Inputs(
-            images[image : image + 1],
+            pictures[image],
             torch.from_numpy(row[None]).long(),
             spans=((0, 1),) * len(row),
             tokens=tokens,

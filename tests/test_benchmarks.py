@@ -52,9 +52,17 @@ def test_a_benchmark_runs_and_its_closing_line_can_be_read(name, tmp_path):
         assert figures["memory_growth"] < 1.2
 
 
-def test_without_a_gpu_the_benchmark_says_so():
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
+def test_the_peak_is_the_measured_process_own():
+    """Not that of the process which starts it, however large that is."""
+    point = {"sites": 4, "pairs": 1, "layers": 1, "prompt tokens": 12, "image tokens": 4}
+    small = scaling._peak_of(point)
+    ballast = torch.ones(2**28)  # 1 GiB
+    assert scaling._peak_of(point) < small + 100
+    assert len(ballast) == 2**28
+
+
+def test_without_a_gpu_the_benchmark_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(NoticeError, match="needs a GPU"):
         gpu.run()
 

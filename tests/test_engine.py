@@ -10,7 +10,7 @@ from seeded import blip_runs, llava_runs, seeded_blip, seeded_llava
 from test_patching import count_hooks
 
 from notice_lib.models.base import NOISE_PLACES, AnswerTokens, ImageNoise, watch
-from notice_lib.patching import Patch, PlacedSite, engine, fast_blip, fast_llava, plain
+from notice_lib.patching import Patch, PlacedSite, engine, fast_blip, fast_llava, plain, resume
 from notice_lib.patching.jobs import Job
 
 CASES = [
@@ -18,6 +18,7 @@ CASES = [
     pytest.param(seeded_llava, llava_runs, id="llava"),
     pytest.param(partial(seeded_llava, kv_heads=2), llava_runs, id="llava-gqa"),
 ]
+ANSWER = AnswerTokens((), 30, 31)
 EVERYTHING = pytest.mark.parametrize(("build", "runs"), CASES)
 ODD = [
     pytest.param(
@@ -94,7 +95,7 @@ def test_the_engine_is_the_plain_way_in_float64(build, runs, corruption, swap):
     model = build(torch.float64)
     clean, corrupt = runs(torch.float64)[corruption]
     base, source = (clean, corrupt) if swap else (corrupt, clean)
-    job = Job(base, source, alone(every_site(model, clean)), AnswerTokens((), 30, 31))
+    job = Job(base, source, alone(every_site(model, clean)), ANSWER)
     (slow,), (fast,) = plain.patch(model, [job]), engine.patch(model, [job], max_rows=500)
     assert largest(slow, fast) <= 1e-10
     assert (gap(slow) - (slow.base[0] - slow.base[1])).abs().max() > 1e-3
@@ -107,7 +108,7 @@ def worst(build, runs, dtype):
         model = build(precision)
         clean, corrupt = runs(precision)["image"]
         patches = alone(every_site(model, clean)[::5])
-        job = Job(corrupt, clean, patches, AnswerTokens((), 30, 31))
+        job = Job(corrupt, clean, patches, ANSWER)
         outcomes[precision] = [way.patch(model, [job])[0] for way in (plain, engine)]
     slow, fast = outcomes[dtype]
     return largest(slow, fast), largest(slow, outcomes[torch.float64][0])
@@ -163,11 +164,11 @@ def test_given_activations_are_written_as_they_are(build, runs):
     _, own = plain.record(model, clean, points)
     patches = (*alone(sites), Patch(tuple(sites[::3]), "some"))
     zeros = {point: torch.zeros_like(values) for point, values in own.items()}
-    job = Job(clean, zeros, patches, AnswerTokens((), 30, 31))
+    job = Job(clean, zeros, patches, ANSWER)
     (slow,), (fast,) = plain.patch(model, [job]), engine.patch(model, [job])
     assert (slow.patched - fast.patched).abs().max() <= 1e-10
     assert slow.source.isnan().all() and fast.source.isnan().all()
-    (same,) = engine.patch(model, [Job(clean, own, patches, AnswerTokens((), 30, 31))])
+    (same,) = engine.patch(model, [Job(clean, own, patches, ANSWER)])
     assert (same.patched - same.base).abs().max() <= 1e-10
 
 
@@ -182,9 +183,7 @@ def test_given_activations_are_written_as_they_are(build, runs):
 )
 def test_a_run_that_writes_what_is_there_is_not_run(build, runs, corruption, site, monkeypatch):
     model, (clean, corrupt) = build(), runs()[corruption]
-    if corruption == "text":
-        corrupt = replace(corrupt, pixel_values=clean.pixel_values)
-    job = Job(corrupt, clean, alone([site]), AnswerTokens((), 30, 31))
+    job = Job(corrupt, clean, alone([site]), ANSWER)
     (slow,) = plain.patch(model, [job])
     for module in (fast_blip, fast_llava):
         monkeypatch.setattr(module, "_run_chunk", None)
@@ -198,9 +197,26 @@ def test_the_engine_leaves_no_hook(build, runs):
     clean, corrupt = runs()["image"]
     model.logits(clean)
     before = count_hooks(model)
-    job = Job(corrupt, clean, alone(every_site(model, clean)[::20]), AnswerTokens((), 30, 31))
+    job = Job(corrupt, clean, alone(every_site(model, clean)[::20]), ANSWER)
     engine.patch(model, [job])
     assert count_hooks(model) == before
+
+
+@pytest.mark.parametrize("component", ["vision_mlp", "decoder_mlp"])
+def test_the_engine_leaves_no_hook_after_an_exception(component, monkeypatch):
+    model, (clean, corrupt) = seeded_blip(), blip_runs()["image"]
+    model.logits(clean)
+    before, during = count_hooks(model), []
+
+    def fail(writes, *activation):
+        during.append(count_hooks(model))
+        raise RuntimeError("within a hook")
+
+    monkeypatch.setattr(resume.Writes, "__call__", fail)
+    job = Job(corrupt, clean, alone([PlacedSite(component, 0, None, (0,), "")]), ANSWER)
+    with pytest.raises(RuntimeError, match="within a hook"):
+        engine.patch(model, [job])
+    assert during == [before + 1] and count_hooks(model) == before
 
 
 TEXT_SITES = [PlacedSite("mlp", layer, None, (19,), "") for layer in range(3)]
@@ -209,7 +225,7 @@ TEXT_SITES = [PlacedSite("mlp", layer, None, (19,), "") for layer in range(3)]
 def test_out_of_memory_halves_the_chunks_and_goes_on(monkeypatch):
     model = seeded_llava(torch.float64)
     clean, corrupt = llava_runs()["image"]
-    job = Job(corrupt, clean, alone(TEXT_SITES), AnswerTokens((), 30, 31))
+    job = Job(corrupt, clean, alone(TEXT_SITES), ANSWER)
     tried, group = [], engine._PATCH_GROUP["llava"]
 
     def small_machine(model, jobs, max_rows):
