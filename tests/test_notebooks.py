@@ -15,7 +15,7 @@ from tools.sync_notebooks import chapters, sync
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = chapters(ROOT)
-PARAMETERS = {"model", "n_pairs", "device", "seed"}
+PARAMETERS = {"model", "data", "n_pairs", "device", "seed"}
 ROLES = {"cite", "cite:p", "cite:t", "term", "doc", "ref"}
 
 

@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from .errors import NoticeError
-from .pairs import PairSet
-from .paths import data_dir
+from ..errors import NoticeError
+from ..pairs import PairSet
+from ..paths import data_dir
 
 EMBEDDED = ("svo", "states", "faces", "natural")
 """Three families of exact counterfactuals, and natural-like pairs of all three."""
 
 
-def load_pairs(name: str | Path, n: int | None = None, seed: int = 0) -> PairSet:
+def load_pairs(
+    name: str | Path, n: int | None = None, seed: int = 0, data: str | Path = "embedded"
+) -> PairSet:
     """Load an embedded pair set by its name, or any folder that `PairSet.save` wrote.
 
     Args:
@@ -18,14 +20,19 @@ def load_pairs(name: str | Path, n: int | None = None, seed: int = 0) -> PairSet
         n: keep this many pairs, drawn without replacement and balanced over slots and answer
             orders as far as the number allows; None keeps all.
         seed: of the draw.
+        data: "embedded", or a folder that holds a set of one's own under the same name, e.g. what
+            `notice pairs svo_probes ... --out DATA/svo` wrote. By it a chapter runs on other data.
 
     Raises:
         NoticeError: there is no such set.
     """
-    folder = data_dir() / "embedded" / name if name in EMBEDDED else Path(name)
+    if data != "embedded":
+        folder = Path(data) / name
+    else:
+        folder = data_dir() / "embedded" / name if name in EMBEDDED else Path(name)
     if not folder.is_dir():
         raise NoticeError(
-            f"There is no pair set {str(name)!r}: give one of {', '.join(EMBEDDED)}, or a folder."
+            f"There is no pair set {str(folder)!r}: give one of {', '.join(EMBEDDED)}, or a folder."
         )
     pairs = PairSet.load(folder)
     if n is None:

@@ -1,0 +1,5 @@
+"""Pair sets: the embedded ones, and those that are built from published data or one's own."""
+
+from .load import EMBEDDED, load_pairs
+
+__all__ = ["EMBEDDED", "load_pairs"]
