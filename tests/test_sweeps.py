@@ -1,5 +1,7 @@
 """What a sweep of the minis runs: corruptions, donors, regions, circuits, ablation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from notice_lib import (
     Circuit,
     GaussianNoise,
     NoticeError,
+    PairSet,
     Site,
     ablate,
     effects,
@@ -163,6 +166,24 @@ def test_mean_ablation_writes_the_mean_of_the_clean_runs(model, pairs):
     assert row["logit_correct"] == pytest.approx(logits[tokens.correct].item(), abs=2e-5)
     assert np.isnan(row["source_logit_correct"])
     assert row["base_logit_correct"] == row["clean_logit_correct"]
+
+
+def exchanged(pair):
+    """The pair with its labels exchanged: what is written for it must not change."""
+    (order,) = {"correct_first", "incorrect_first"} - {pair.order}
+    return replace(pair, correct=pair.incorrect, incorrect=pair.correct, order=order)
+
+
+def test_a_mean_does_not_know_which_option_is_correct(model, pairs):
+    """If one pair's labels are exchanged, only its two scores change places."""
+    changed = PairSet((exchanged(pairs[0]), *pairs[1:]))
+    site = Site("self_attention", 1, None, "all")
+    scores = ["logit_correct", "logit_incorrect"]
+    table, mirrored = (
+        ablate(model, each, [site]).table()[scores].to_numpy() for each in (pairs, changed)
+    )
+    assert (mirrored[0] == table[0, ::-1]).all()
+    assert (mirrored[1:] == table[1:]).all()
 
 
 def test_zero_ablation_of_the_whole_last_layer_forgets_the_pair(model, pairs):

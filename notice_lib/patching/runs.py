@@ -109,9 +109,18 @@ def regions(
 
 
 def token_keys(roles: Roles, stack: str) -> list[str]:
-    """What tokens are averaged over pairs: those of one role; each patch of the image by itself."""
+    """What tokens are averaged over pairs: those of one role; each patch of the image by itself.
+
+    The options go by their place in the question: the mean over *correct* options would tell a run
+    which of its options is correct.
+    """
+    options = [role for role in dict.fromkeys(roles[stack]) if role in ("correct", "incorrect")]
+    places = {role: f"option {place}" for place, role in enumerate(options, 1)}
     patch = iter(range(len(roles[stack])))
-    return [f"image {next(patch)}" if role == "image" else role for role in roles[stack]]
+    return [
+        f"image {next(patch)}" if role == "image" else places.get(role, role)
+        for role in roles[stack]
+    ]
 
 
 def zeros(model: VLM, pairs: Sequence[SemanticPair], points: Iterable[tuple[str, int]]) -> Values:

@@ -133,13 +133,10 @@ def ablate(
     The table is that of a sweep in the direction "noise" whose source has no scores (NaN). For
     resample ablation, which keeps activations natural, sweep in that direction.
 
-    A mean can tell the answer: over clean runs alone, the mean of the role "correct" is that of
-    options which are right. Where options' tokens are ablated, give as `reference` the pairs and,
-    under other ids, the same pairs with their labels exchanged (chapter 11 does).
-
     Args:
-        to: "mean": over the reference's clean runs, of the tokens of the same role (of each image
-            patch by itself). "zero".
+        to: "mean": over the reference's clean runs, of the tokens of the same role, of the options
+            by their place in the question, and of each image patch by itself (`runs.token_keys`);
+            so it does not know which option is correct. "zero".
         reference: pairs that the mean is over; by default those that are ablated.
         out, strict, patch: as in `sweep`.
 
