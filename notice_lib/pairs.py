@@ -5,6 +5,7 @@ A `PairSet` is stored as a folder: `pairs.csv` (one row a pair), `images/`, `mas
 """
 
 import csv
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -187,11 +188,12 @@ class PairSet:
     def save(self, folder: str | Path) -> None:
         """Write the set as a folder that `PairSet.load` reads.
 
-        Images and masks are copied under their own names. The table is written last, so a folder
-        without `pairs.csv` is an unfinished one.
+        Images and masks are copied under their own names; of two files with one name the second
+        gets part of its hash as well. The table is written last, so a folder without `pairs.csv`
+        is an unfinished one.
 
         Raises:
-            NoticeError: the folder holds a set already, or two different files have one name.
+            NoticeError: the folder holds a set already.
         """
         folder = Path(folder)
         if (folder / "pairs.csv").exists():
@@ -259,12 +261,18 @@ COLUMNS = [column.name for column in fields(SemanticPair)]
 
 
 def _copy(source: Path | None, folder: Path, kind: str, copied: dict[str, Path]) -> str:
-    """Copy a file to folder/images or folder/masks; returns its path relative to the folder."""
+    """Copy a file to folder/images or folder/masks; returns its path relative to the folder.
+
+    A second file of one name (also where only the case differs) gets part of its hash as well.
+    """
     if source is None:
         return ""
-    target = f"{'images' if kind == 'image' else 'masks'}/{source.name}"
-    if copied.setdefault(target, source) != source:
-        raise NoticeError(f"{copied[target]} and {source} have the same name; rename one of them.")
+    place = "images" if kind == "image" else "masks"
+    target = f"{place}/{source.name}"
+    if copied.setdefault(target.casefold(), source) != source:
+        with open(source, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        target = f"{place}/{source.stem}-{digest[:16]}{source.suffix}"
     if not (folder / target).exists():
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / target)
