@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from notice_lib import GaussianNoise, load_model, load_pairs
+from notice_lib.corruption import noisy_runs
 from tools.training import evaluation
 
 ROOT = Path(__file__).parent.parent
@@ -15,10 +17,6 @@ NAMES = tuple(evaluation.CLASSES)
 ORDERS = ("correct_first", "incorrect_first")
 MAX_BYTES = 10_000_000
 QUESTIONS = 360  # asked without evidence
-
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "data" / "embedded").exists(), reason="the embedded pairs are not built"
-)
 
 
 @cache
@@ -105,6 +103,28 @@ def test_picks_a_listed_option_where_none_is_true(name):
     result = evaluation.without_evidence(items, evaluation.answer(*loaded(name), items))
     assert abs(result["accuracy"] - 0.5) <= 0.06
     assert result["listed"] >= 0.95
+
+
+def test_noise_in_training_leaves_some_of_the_answer_under_noise():
+    """3 standard deviations on the patch embeddings take all of it from blip-mini."""
+    pairs = [
+        pair
+        for task in evaluation.FAMILIES
+        for pair in load_pairs(task).filter(lambda pair: not pair.distractor).sample(20)
+    ]
+    noise = GaussianNoise("patch_embeddings", 3.0, draws=1)
+    left = {}
+    for name in ("blip-mini", "blip-mini-noise"):
+        model = load_model(CHECKPOINTS / name, "cpu")
+        gaps = []
+        for pair in pairs:
+            clean = model.inputs(pair.image("clean"), pair.prompt)
+            tokens = model.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
+            for run in (clean, *noisy_runs(model, clean, noise, pair.pair_id)):
+                logits = model.logits(run, tokens.prefix)
+                gaps.append((logits[tokens.correct] - logits[tokens.incorrect]).item())
+        left[name] = sum(gaps[1::2]) / sum(gaps[::2])
+    assert left["blip-mini"] < 0.05 < 0.08 < left["blip-mini-noise"]
 
 
 def test_generate_answers_with_one_word_and_stops():

@@ -1,6 +1,6 @@
-"""Train, evaluate and describe the two miniature models in data/checkpoints.
+"""Train, evaluate and describe the miniature models in data/checkpoints.
 
-    python tools/train_minis.py --seed 0 --out data/checkpoints   # train both, then evaluate
+    python tools/train_minis.py --seed 0 --out data/checkpoints   # train them, then evaluate
     python tools/train_minis.py --evaluate                        # print the table of saved files
     python tools/train_minis.py --card                            # write data/checkpoints/README.md
 
@@ -14,6 +14,7 @@ import platform
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tools.training import card, evaluation, loops, models, pool, shortcuts  # n
 
 NAMES = tuple(evaluation.CLASSES)
 POOL_SEED, POOL_SIZE = 20, 40_000
-STEPS = {"vision": 1600, "blip-mini": 700, "llava-mini": 650}
+STEPS = {"vision": 1600, "blip-mini": 700, "llava-mini": 650, "blip-mini-noise": 700}
 
 
 def log(message):
@@ -65,14 +66,18 @@ def train(name, data, args):
     torch.manual_seed(args.seed + 100)
     rng = np.random.default_rng([args.seed, 2])
     log(f"stage 2, {name}: {args.steps[name]} steps")
-    if name == "blip-mini":
-        run = loops.train_blip
-    else:
+    noise = nullcontext()
+    if name == "llava-mini":
         blip, processor = model, models.build_llava_processor(words)
         model, run = models.build_llava(processor.tokenizer), loops.train_llava
         sample = loops.to_tensor(data.pixels[:256])
         models.copy_vision(blip.vision_model, model.model.vision_tower, sample)
-    minutes = run(data, model, processor.tokenizer, args.steps[name], rng, log)
+    else:
+        run = loops.train_blip
+        if name == "blip-mini-noise":
+            noise = loops.noisy_embeddings(model.vision_model, args.seed)
+    with noise:
+        minutes = run(data, model, processor.tokenizer, args.steps[name], rng, log)
     folder = args.out / name
     shutil.rmtree(folder, ignore_errors=True)
     model.half().save_pretrained(folder)
@@ -112,7 +117,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "checkpoints")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "embedded")
     parser.add_argument("--cache", type=Path, default=ROOT / "_build" / "training")
-    parser.add_argument("--only", choices=NAMES, action="append", help="one model, not both")
+    parser.add_argument("--only", choices=NAMES, action="append", help="one model, not all")
     parser.add_argument("--scale", type=float, default=1.0, help="of the budget, to try it out")
     parser.add_argument("--fresh", type=int, default=0, help="evaluate on N new scenes a family")
     parser.add_argument("--evaluate", action="store_true", help="only evaluate the saved files")

@@ -17,7 +17,11 @@ from tools import scenes as renderer
 from tools.training.models import LLAVA_PROMPT
 from tools.training.pool import sample_scene
 
-CLASSES = {"blip-mini": BlipForQuestionAnswering, "llava-mini": LlavaForConditionalGeneration}
+CLASSES = {
+    "blip-mini": BlipForQuestionAnswering,
+    "llava-mini": LlavaForConditionalGeneration,
+    "blip-mini-noise": BlipForQuestionAnswering,
+}
 FAMILIES = ("svo", "states", "faces")
 BLANKS = {"grey": 128, "black": 0, "white": 255}
 BATCH = 100

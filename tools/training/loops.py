@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ WARM_UP, HOLD = 0.05, 0.5  # parts of the steps; then a cosine down to FLOOR
 FLOOR = 0.02
 STOP_WEIGHT = 0.1  # of the end-of-answer token, which generate() needs
 MASKED = -1e9
+NOISY, MOST_NOISE = 0.5, 4.0  # share of noisy images; their largest noise in standard deviations
 
 
 def to_tensor(pixels):
@@ -33,6 +35,30 @@ def augment(pixels):
     gain = 1 + 0.1 * torch.randn(n, 1, 1, 1) + 0.04 * torch.randn(n, 3, 1, 1)
     shift = 0.15 * torch.randn(n, 1, 1, 1) + 0.05 * torch.randn(n, 3, 1, 1)
     return pixels * gain + shift
+
+
+@contextmanager
+def noisy_embeddings(tower, seed):
+    """While open, half of the images get Gaussian noise on the embeddings of their patches.
+
+    As `notice_lib.corruption.GaussianNoise` adds it, of a strength drawn between none and the most.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def add_noise(module, args, embeddings):
+        n = len(embeddings)
+        strength = torch.rand(n, 1, 1, generator=generator) * MOST_NOISE
+        strength = strength * (torch.rand(n, 1, 1, generator=generator) < NOISY)
+        noise = torch.randn(embeddings.shape, generator=generator)
+        noise[:, 0] = 0  # of the class token
+        scale = embeddings.detach().float().std((1, 2), keepdim=True)
+        return embeddings + (noise * strength * scale).to(embeddings)
+
+    handle = tower.embeddings.register_forward_hook(add_noise)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def train_vision(pool, tower, steps, rng, log):
