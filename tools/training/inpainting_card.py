@@ -113,8 +113,7 @@ option. Brackets: 95 % interval (Wilson). Outside the boxes {outside} pixels cha
 ## Limits
 
 - Its pictures are smudged: it was trained for a short time, and has 64 pixels for a window of up to
-  192. Longer training is the first thing to try; a second run from these weights, with smaller
-  batches, was begun and not finished.
+  192. Longer training is the first thing to try.
 - The painter and the models that judge it learned from one renderer.
 - No verbs (another verb moves the whole scene), and no scenes with two things of a kind.
 """
