@@ -1,8 +1,9 @@
 """Semantic Image Pairs (SIP): from labelled images to pairs that differ in one attribute."""
 
 import hashlib
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -67,7 +68,7 @@ def semantic_image_pairs(
         slots[image.slot].add(image.attribute)
         alike[image.slot, image.rest].append(image)
     rng = np.random.default_rng(seed)
-    drawn = _draw_partners(alike, near, rng)
+    drawn = draw_partners((group for _, group in sorted(alike.items())), near, rng)
     if not drawn:
         raise NoticeError(
             "No image has a partner: two images must share `rest` and `slot` and differ in "
@@ -84,23 +85,43 @@ def semantic_image_pairs(
     return PairSet(tuple(pairs), vocabulary, near)
 
 
-def _draw_partners(alike, near, rng) -> list[tuple[LabelledImage, LabelledImage]]:
-    """One partner for each image that has any; an unordered pair of images is used once."""
-    drawn, used = [], set()
-    for _, group in sorted(alike.items()):
-        for clean in group:
-            partners = [
-                other
-                for other in group
-                if other.attribute != clean.attribute
-                and other.attribute not in near.get(clean.attribute, ())
-                and frozenset((clean.path, other.path)) not in used
-            ]
-            if partners:
-                corrupt = partners[rng.integers(len(partners))]
-                used.add(frozenset((clean.path, corrupt.path)))
-                drawn.append((clean, corrupt))
+def draw_partners(
+    groups: Iterable[list[LabelledImage]],
+    near_synonyms: Mapping[str, Iterable[str]],
+    rng: np.random.Generator,
+) -> list[tuple[LabelledImage, LabelledImage]]:
+    """One partner for each image that has any, in time that grows as the number of images.
+
+    Args:
+        groups: images that may be partners of each other where their attributes allow it.
+        near_synonyms: {attribute: attributes too close to it}, symmetric.
+
+    Returns:
+        (image, partner) in the groups' order; an unordered pair of images comes once.
+    """
+    drawn = []
+    for group in groups:
+        partners = {
+            attribute: _allowed(group, {attribute, *near_synonyms.get(attribute, ())})
+            for attribute in {image.attribute for image in group}
+        }
+        drawn_by: dict[int, list[int]] = defaultdict(list)
+        for i, image in enumerate(group):
+            among = partners[image.attribute]
+            # Earlier images that drew this one are its partners already.
+            taken = [bisect_left(among, other) for other in drawn_by.pop(i, ())]
+            if len(taken) == len(among):
+                continue
+            place = int(rng.integers(len(among) - len(taken)))
+            for other in taken:  # in rising order: skip them
+                place += other <= place
+            drawn.append((image, group[among[place]]))
+            drawn_by[among[place]].append(i)
     return drawn
+
+
+def _allowed(group: list[LabelledImage], banned: set[str]) -> list[int]:
+    return [i for i, image in enumerate(group) if image.attribute not in banned]
 
 
 def _pair(clean, corrupt, correct_first, question, task) -> SemanticPair:
