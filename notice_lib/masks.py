@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .errors import NoticeError
+from .images import UnusableImageError, open_checked
+
 MASK_BITS = {"differs": 1, "subject": 2, "object": 4, "distractor": 8}
 """A mask file is an 8-bit grey PNG; each named mask is one bit of it."""
 
@@ -14,9 +17,23 @@ _FILTER_RADIUS = {0: 0.5, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
 
 
 def read_masks(path: Path) -> dict[str, np.ndarray]:
-    """Named boolean masks (height, width) of one image; masks without a pixel are left out."""
-    with Image.open(path) as image:
-        flags = np.asarray(image.convert("L"))
+    """Named boolean masks (height, width) of one image; masks without a pixel are left out.
+
+    Raises:
+        NoticeError: the file is missing, no 8-bit grey PNG, damaged, too large (`images`), or has
+            a bit that is no mask's.
+    """
+    try:
+        image = open_checked(path, ("PNG",))
+    except UnusableImageError as error:
+        raise NoticeError(f"{path} {error}: it holds masks. {error.remedy}") from None
+    flags = np.asarray(image)
+    if image.mode != "L" or flags.max() > sum(MASK_BITS.values()):
+        bits = ", ".join(f"{bit} {name}" for name, bit in MASK_BITS.items())
+        raise NoticeError(
+            f"{path} holds no masks: they are 8-bit grey, each pixel the sum of what it belongs to "
+            f"({bits}). Write them with notice_lib.masks.write_masks."
+        )
     masks = {name: (flags & bit) > 0 for name, bit in MASK_BITS.items()}
     return {name: mask for name, mask in masks.items() if mask.any()}
 

@@ -1,13 +1,8 @@
 """Semantic pairs: a clean and a corrupt image that differ in one property, with their question.
 
-A `PairSet` is stored as a folder: `pairs.csv` (one row a pair), `images/`, `masks/` and
-`vocabulary.json`. Paths in the table are relative to the folder and cannot leave it.
+`notice_lib.pair_files` says how a `PairSet` is stored. Images are opened when they are asked for.
 """
 
-import csv
-import hashlib
-import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -15,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from . import pair_files
 from .errors import NoticeError
+from .images import open_image
 from .masks import patch_mask, read_masks
 from .prompts import OptionSpans, option_spans
 
 ORDERS = ("correct_first", "incorrect_first")
 SPLITS = ("seen", "heldout")
-_PATHS = ("clean_image", "corrupt_image", "clean_masks", "corrupt_masks")
+MAX_PROMPT = 1000
+"""Characters of a question. It also bounds the work of finding the options in a hostile one."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,13 @@ class SemanticPair:
     """Every word of the pair's slot that is true of the clean or the corrupt image."""
 
     def __post_init__(self):
+        if not (self.pair_id and self.correct.strip() and self.incorrect.strip()):
+            raise NoticeError(f"Pair {self.pair_id!r}: its id and both answers must be given.")
+        if len(self.prompt) > MAX_PROMPT:
+            raise NoticeError(
+                f"Pair {self.pair_id}: the prompt has {len(self.prompt)} characters; a question of "
+                f"two options has at most {MAX_PROMPT}."
+            )
         if self.correct.lower() == self.incorrect.lower():
             raise NoticeError(f"Pair {self.pair_id}: both answers are {self.correct!r}.")
         if self.order not in ORDERS or self.split not in SPLITS:
@@ -78,7 +83,7 @@ class SemanticPair:
         """The image of the "clean" or "corrupt" run, RGB.
 
         Raises:
-            NoticeError: the file is missing or does not decode.
+            NoticeError: the file is missing, damaged or too large (`images`).
         """
         return open_image(self._of(run, "image"), f"the {run} image of pair {self.pair_id}")
 
@@ -100,20 +105,6 @@ class SemanticPair:
         return getattr(self, f"{run}_{what}")
 
 
-def open_image(path: Path, what: str) -> Image.Image:
-    """Decode one image to RGB; `what` says in an error what the file is."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise NoticeError(f"{path} is missing: it is {what}. Restore it or drop its row.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise NoticeError(
-            f"{path} does not decode as an image ({error}): it is {what}. "
-            "Replace it or drop its row."
-        ) from None
-
-
 @dataclass(frozen=True)
 class PairSet:
     """An ordered set of pairs with unique ids, and the words of their slots.
@@ -130,16 +121,17 @@ class PairSet:
 
     def __post_init__(self):
         seen = set()
+        words = {slot: frozenset(listed) for slot, listed in self.slots.items()}
         for pair in self.pairs:
             if pair.pair_id in seen:
                 raise NoticeError(f"Two pairs have the id {pair.pair_id!r}; ids must be unique.")
             seen.add(pair.pair_id)
-            words = self.slots.get(pair.slot)
             for answer in (pair.correct, pair.incorrect):
-                if words is not None and answer not in words:
+                if pair.slot in words and answer not in words[pair.slot]:
+                    some = ", ".join(self.slots[pair.slot][:20])
                     raise NoticeError(
                         f"Pair {pair.pair_id}: the answer {answer!r} is not a {pair.slot} of the "
-                        f"vocabulary ({', '.join(words)}). Correct the row or add the word."
+                        f"vocabulary ({some}). Correct the row or add the word."
                     )
 
     def __len__(self) -> int:
@@ -193,58 +185,32 @@ class PairSet:
         is an unfinished one.
 
         Raises:
-            NoticeError: the folder holds a set already.
+            NoticeError: the folder holds a set already, or an image or a mask is missing.
         """
-        folder = Path(folder)
-        if (folder / "pairs.csv").exists():
-            raise NoticeError(f"{folder} holds a pair set already. Name an empty folder.")
-        copied: dict[str, Path] = {}
-        rows = []
-        for pair in self:
-            row = asdict(pair) | {
-                "distractor": str(pair.distractor).lower(),
-                "shown": " ".join(pair.shown),
-            }
-            for name in _PATHS:
-                row[name] = _copy(row[name], folder, name.split("_")[1], copied)
-            rows.append(row)
-        folder.mkdir(parents=True, exist_ok=True)
-        words = {
-            "slots": self.slots,
-            "near_synonyms": {word: sorted(near) for word, near in self.near_synonyms.items()},
-        }
-        (folder / "vocabulary.json").write_text(json.dumps(words, indent=1), encoding="utf-8")
-        with open(folder / "pairs.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        near = {word: sorted(others) for word, others in self.near_synonyms.items()}
+        rows = [{name: getattr(pair, name) for name in COLUMNS} for pair in self]
+        pair_files.write(Path(folder), COLUMNS, rows, {"slots": self.slots, "near_synonyms": near})
 
     @classmethod
     def load(cls, folder: str | Path) -> "PairSet":
         """Read a folder as `save` writes it.
 
+        Time and memory grow in proportion to the rows; no image is opened.
+
         Raises:
-            NoticeError: a file or column is missing, or a row is not a pair; names row and remedy.
+            NoticeError: a file or column is missing, a file is not what its name says, or a row is
+                not a pair; names file, line and remedy.
         """
-        folder = Path(folder).resolve()
-        manifest = folder / "pairs.csv"
-        if not manifest.is_file():
-            raise NoticeError(f"{folder} is no pair set: it has no pairs.csv.")
-        with open(manifest, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = set(COLUMNS) - set(reader.fieldnames or ())
-            if missing:
-                raise NoticeError(f"{manifest} lacks the columns {', '.join(sorted(missing))}.")
-            pairs = tuple(
-                _pair(row, folder, f"{manifest}, line {reader.line_num}") for row in reader
-            )
-        vocabulary = folder / "vocabulary.json"
-        words = json.loads(vocabulary.read_text(encoding="utf-8")) if vocabulary.exists() else {}
-        return cls(
-            pairs,
-            {slot: tuple(values) for slot, values in words.get("slots", {}).items()},
-            symmetric(words.get("near_synonyms", {})),
-        )
+        folder = Path(folder)
+        pairs = []
+        for where, values in pair_files.read_rows(folder, COLUMNS):
+            try:
+                pairs.append(SemanticPair(**values))
+            except NoticeError as error:
+                raise NoticeError(f"{where}: {error}") from None
+        slots, near = pair_files.read_vocabulary(folder)
+        slots = {slot: tuple(words) for slot, words in slots.items()}
+        return cls(tuple(pairs), slots, symmetric(near))
 
 
 def symmetric(near_synonyms: dict[str, Iterable[str]]) -> dict[str, frozenset[str]]:
@@ -258,49 +224,3 @@ def symmetric(near_synonyms: dict[str, Iterable[str]]) -> dict[str, frozenset[st
 
 
 COLUMNS = [column.name for column in fields(SemanticPair)]
-
-
-def _copy(source: Path | None, folder: Path, kind: str, copied: dict[str, Path]) -> str:
-    """Copy a file to folder/images or folder/masks; returns its path relative to the folder.
-
-    A second file of one name (also where only the case differs) gets part of its hash as well.
-    """
-    if source is None:
-        return ""
-    place = "images" if kind == "image" else "masks"
-    target = f"{place}/{source.name}"
-    if copied.setdefault(target.casefold(), source) != source:
-        with open(source, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        target = f"{place}/{source.stem}-{digest[:16]}{source.suffix}"
-    if not (folder / target).exists():
-        (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, folder / target)
-    return target
-
-
-def _pair(row: dict[str, str], folder: Path, where: str) -> SemanticPair:
-    """One row of pairs.csv; `where` names file and line in an error."""
-    if None in row.values() or row["distractor"] not in ("true", "false"):
-        raise NoticeError(f"{where}: a field is missing, or distractor is not true or false.")
-    paths = {name: _inside(folder, row[name], where) for name in _PATHS}
-    if paths["clean_image"] is None or paths["corrupt_image"] is None:
-        raise NoticeError(f"{where}: clean_image and corrupt_image must both be given.")
-    values = {name: row[name] for name in COLUMNS} | paths
-    values |= {"distractor": row["distractor"] == "true", "shown": tuple(row["shown"].split())}
-    try:
-        return SemanticPair(**values)
-    except NoticeError as error:
-        raise NoticeError(f"{where}: {error}") from None
-
-
-def _inside(folder: Path, name: str, where: str) -> Path | None:
-    """A path of the table; it must exist and lie in the folder. Empty means none."""
-    if not name:
-        return None
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder):
-        raise NoticeError(f"{where}: the path {name!r} leaves the folder of the set.")
-    if not path.is_file():
-        raise NoticeError(f"{where}: {path} is missing. Restore the file or drop the row.")
-    return path
