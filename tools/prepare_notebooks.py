@@ -1,21 +1,122 @@
-"""Copy the paired notebooks, set to 8 pairs, into _notebooks, for the tests to execute."""
+"""Copy paired notebooks with their parameters set, ready to be executed.
 
+Without arguments: all of them with 8 pairs into _notebooks, which is what the tests execute. Each
+chapter keeps the models of its own parameters cell, in their order, but for the exchanged ones:
+
+    python tools/prepare_notebooks.py --chapter 07 --data my_data --device cuda \\
+        --model blip-mini=Salesforce/blip-vqa-base --model llava-mini=llava-hf/llava-1.5-7b-hf
+"""
+
+import argparse
+import ast
+import logging
 import shutil
+import sys
 from pathlib import Path
 
+import nbformat
 from papermill import execute_notebook
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "_notebooks"  # nbmake passes over everything below a folder _build, silently
 
 
-def prepare() -> None:
-    """Copy each notebook of book/ with its parameters overridden by papermill."""
+def notebooks(chapters: list[str] | None = None) -> list[Path]:
+    """The paired notebooks, all or those of chapters given by their numbers or names."""
+    found = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))
+    if not chapters:
+        return found
+    named = {key: path for path in found for key in (path.stem, path.stem[:2])}
+    unknown = sorted(set(chapters) - set(named))
+    if unknown:
+        names = ", ".join(path.stem for path in found)
+        raise SystemExit(f"There is no chapter {', '.join(unknown)}. There are: {names}.")
+    return [named[chapter] for chapter in chapters]
+
+
+def defaults(path: Path) -> dict:
+    """What a notebook's parameters cell sets, by name."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            statements = ast.parse(cell.source).body
+            return {one.targets[0].id: ast.literal_eval(one.value) for one in statements}
+    return {}
+
+
+def exchanged(model: str | list[str], models: dict[str, str]) -> str | list[str]:
+    """A chapter's own model or models, each exchanged where `models` has another for it."""
+    if isinstance(model, list):
+        return [models.get(name, name) for name in model]
+    return models.get(model, model)
+
+
+def parameters(path: Path, values: dict, models: dict[str, str]) -> dict:
+    """What to set in one notebook. papermill takes an unknown name silently; this refuses it."""
+    own = defaults(path)
+    wanted = dict(values)
+    if models:
+        wanted["model"] = exchanged(own["model"], models)
+    unknown = sorted(set(wanted) - set(own))
+    if unknown:
+        raise SystemExit(f"{path.name} has no parameter {', '.join(unknown)}, only {list(own)}.")
+    return wanted
+
+
+def prepare(folder: Path, chapters: list[str] | None, values: dict, models: dict) -> list[Path]:
+    """Write the notebooks into folder; nothing is written if one of them cannot be set so."""
+    wanted = [(path, parameters(path, values, models)) for path in notebooks(chapters)]
+    folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it logs every file
+    for path, settings in wanted:
+        execute_notebook(path, folder / path.name, settings, prepare_only=True)
+    return [folder / path.name for path, _ in wanted]
+
+
+def exchange(text: str) -> tuple[str, str]:
+    """OLD=NEW of the command line."""
+    old, equals, new = text.partition("=")
+    if not (old and equals and new):
+        raise argparse.ArgumentTypeError(f"{text!r} is not OLD=NEW")
+    return old, new
+
+
+def data_folder(text: str) -> str:
+    """A folder of pair sets as an absolute path, since notebooks run elsewhere; or "embedded"."""
+    if text == "embedded":
+        return text
+    folder = Path(text).resolve()
+    if not any(folder.glob("*/pairs.csv")):
+        raise argparse.ArgumentTypeError(f"{text} has no svo/, states/ or faces/ with pairs in it")
+    return str(folder)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say which chapters, and what to set in them."""
+    parser.add_argument("--chapter", action="append", help="e.g. 07, may be repeated; default: all")
+    parser.add_argument(
+        "--model", action="append", type=exchange, default=[], metavar="OLD=NEW",
+        help="take NEW where a chapter has OLD, e.g. blip-mini=Salesforce/blip-vqa-base",
+    )  # fmt: skip
+    parser.add_argument("--data", type=data_folder, help="a folder with svo, states and faces")
+    parser.add_argument("--n-pairs", type=int, help="pairs; each chapter has its own default")
+    parser.add_argument("--device", help="cpu or cuda")
+    parser.add_argument("--seed", type=int)
+
+
+def given(args: argparse.Namespace) -> dict:
+    """Those of the parameters that were set."""
+    values = {name: getattr(args, name) for name in ("data", "n_pairs", "device", "seed")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    args = parser.parse_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
-    for path in sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb")):
-        execute_notebook(path, FOLDER / path.name, {"n_pairs": 8}, prepare_only=True)
+    values = given(args) if len(sys.argv) > 1 else {"n_pairs": 8}
+    prepare(FOLDER, args.chapter, values, dict(args.model))
 
 
 if __name__ == "__main__":
-    prepare()
+    main()

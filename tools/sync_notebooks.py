@@ -1,13 +1,15 @@
 """Write the repository's URL wherever it is needed, and bring the paired notebooks up to date.
 
-_config.yml names the repository. From there its URL goes into the cell that installs the library in
-Colab, in every chapter, and into README.md and CITATION.cff, whose GitHub links are all to it.
+_config.yml names the repository, pyproject.toml the version. From there they go into the cell that
+installs the library in Colab, in every chapter, and the URL into README.md and CITATION.cff, whose
+GitHub links are all to it.
 
 Usage: python tools/sync_notebooks.py [FOLDER]   (the repository's root by default)
 """
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -21,10 +23,19 @@ REPOSITORY = re.compile(r"//(github\.com|colab\.research\.google\.com/github)/[\
 FIRST_CELL = re.compile(r"^```\{code-cell\}", re.MULTILINE)
 
 
-def setup_cell(url: str) -> str:
-    """The cell that installs the library in Colab, from the repository, and nothing elsewhere.
+def reference(root: Path) -> str:
+    """What a notebook installs: the tag of the book's version, or the branch between releases."""
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    if re.fullmatch(r"[\d.]+", version):
+        return f"v{version}"
+    return yaml.safe_load((root / "_config.yml").read_text())["repository"]["branch"]
 
-    Colab's torch and transformers satisfy the library's ranges, so pip leaves them alone.
+
+def setup_cell(url: str, reference: str) -> str:
+    """The cell that installs the library in Colab and says what the runtime is good for.
+
+    Elsewhere the variable is not set, and nothing happens. Colab's torch and transformers satisfy
+    the library's ranges, so pip leaves them alone.
     """
     return (
         "```{code-cell} ipython3\n"
@@ -33,17 +44,14 @@ def setup_cell(url: str) -> str:
         "  code_prompt_show: Set-up for Google Colab\n"
         "tags: [colab-setup, hide-input]\n"
         "---\n"
-        "import sys\n"
-        "\n"
-        'if "google.colab" in sys.modules:  # elsewhere ./run has installed it\n'
-        f"    %pip install -q git+{url}\n"
+        f'!test -z "$COLAB_RELEASE_TAG" || (pip install -q git+{url}@{reference}'
+        " && python -m notice_lib.colab)\n"
         "```\n"
     )
 
 
-def with_setup_cell(source: str, url: str) -> str:
-    """The chapter's source with this URL's set-up cell, before its first cell if it had none."""
-    cell = setup_cell(url)
+def with_setup_cell(source: str, cell: str) -> str:
+    """The chapter's source with this set-up cell, before its first cell if it had none."""
     if SETUP_CELL.search(source):
         return SETUP_CELL.sub(lambda _: cell, source, count=1)
     first = FIRST_CELL.search(source)
@@ -60,6 +68,7 @@ def chapters(root: Path) -> list[Path]:
 def sync(root: Path) -> None:
     """Rewrite what is out of date under root: links and set-up cells first, then the notebooks."""
     url = yaml.safe_load((root / "_config.yml").read_text())["repository"]["url"]
+    cell = setup_cell(url, reference(root))
     owner_and_name = url.removeprefix("https://github.com/")
     for name in ("README.md", "CITATION.cff"):
         text = (root / name).read_text()
@@ -67,7 +76,7 @@ def sync(root: Path) -> None:
     sources = chapters(root)
     for path in sources:
         # Written even when nothing changes: jupytext takes the newer file of a pair for its source.
-        path.write_text(with_setup_cell(path.read_text(), url))
+        path.write_text(with_setup_cell(path.read_text(), cell))
     jupytext(["--quiet", "--sync", *map(str, sources)])
 
 

@@ -1,0 +1,87 @@
+"""Run chapters as a reader does in Colab: in a fresh runtime, from a copy of only the notebook.
+
+    python tools/fresh_runtime.py --chapter 04 --chapter 10
+    python tools/fresh_runtime.py --python OTHER/bin/python      # all, in a runtime of your own
+
+The runtime has this environment's packages, but not the project: the notebook's own set-up cell
+installs it, from the very URL that it names. git is told to find that URL here, in a repository
+made of the working tree, so what runs is what would be published.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools.prepare_notebooks import add_arguments, given, prepare  # noqa: E402
+from tools.run_notebooks import QUIET, run  # noqa: E402
+from tools.sync_notebooks import reference  # noqa: E402
+
+
+def runtime(folder: Path) -> Path:
+    """The Python of a new environment with all packages that are installed here but the project."""
+    venv.create(folder, with_pip=True)
+    packages = folder / "packages"
+    packages.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("notice_lib", "_notice_lib", "pip")):
+            (packages / path.name).symlink_to(path)
+    site_packages = next((folder / "lib").glob("python*/site-packages"))
+    (site_packages / "packages.pth").write_text(f"{packages}\n")
+    return folder / "bin" / "python"
+
+
+def published(folder: Path) -> Path:
+    """A repository at `folder` with the working tree, under the name that notebooks install."""
+    git = ["git", f"--git-dir={folder}", f"--work-tree={ROOT}"]
+    subprocess.run(["git", "init", "--quiet", "--bare", folder], check=True)
+    subprocess.run([*git, "add", "--all"], check=True, cwd=ROOT)
+    author = ["-c", "user.name=fresh", "-c", "user.email=fresh@localhost"]
+    subprocess.run([*git, *author, "commit", "--quiet", "-m", "The working tree"], check=True)
+    name = reference(ROOT)
+    # What is no branch's name becomes a tag; pip takes either.
+    subprocess.run([*git, "tag", "--force", name], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def colab(python: Path, repository: Path) -> dict[str, str]:
+    """The environment variables of such a runtime, where the public URL leads to `repository`."""
+    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return kept | QUIET | {
+        "COLAB_RELEASE_TAG": "a stand-in",
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{repository}.insteadOf",
+        "GIT_CONFIG_VALUE_0": url,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    parser.add_argument("--python", type=Path, help="of an environment that lacks the project")
+    parser.add_argument("--out", type=Path, default=ROOT / "_build" / "fresh", help="a folder")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        python = args.python.absolute() if args.python else runtime(folder / "runtime")
+        environment = colab(python, published(folder / "repository.git"))
+        values, models = given(args), dict(args.model)
+        prepared = prepare(folder / "notebooks", args.chapter, values, models)
+        fine = run(prepared, args.out.absolute(), str(python), environment, values | models)
+    print(f"Executed notebooks and runs.csv: {args.out}")
+    sys.exit(not fine)
+
+
+if __name__ == "__main__":
+    main()
