@@ -51,8 +51,8 @@ def read_rows(folder: Path, columns: list[str]) -> Iterator[tuple[str, Row]]:
     manifest = folder / "pairs.csv"
     if not manifest.is_file():
         raise NoticeError(f"{folder} is no pair set: it has no pairs.csv.")
-    locate = cache(lambda name: _inside(folder, name))
-    for where, row in _lines(manifest, columns):
+    locate = cache(lambda name: inside(folder, name))
+    for where, row in read_lines(manifest, columns):
         try:
             values = _values(row, columns, locate)
         except NoticeError as error:
@@ -126,7 +126,7 @@ def _copy(source: Path, target: Path) -> None:
         os.replace(unfinished, target)
 
 
-def _lines(manifest: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def read_lines(manifest: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """The lines of a CSV file by column, each with what names file and line in an error."""
     try:
         # utf-8-sig: spreadsheets begin a file with a byte order mark. strict: a file that ends
@@ -172,7 +172,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _inside(folder: Path, name: str) -> Path | None:
+def inside(folder: Path, name: str) -> Path | None:
     """A path of the table; it must exist and lie in the folder. Empty means none."""
     if not name:
         return None

@@ -1,9 +1,10 @@
 """From scenes, two images that a question tells apart, to a balanced set of pairs."""
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
 from pathlib import Path
@@ -43,6 +44,23 @@ class Source:
     citation: str
     url: str
     licence: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a loader made of a data set, with the record of how.
+
+    Attributes:
+        pairs: all of them; `select` draws the ones to work with.
+        steps: what was done, and how many files, images and scenes were left.
+        source: of the images.
+        left_out: {file: why it is in no pair}.
+    """
+
+    pairs: PairSet
+    steps: Steps
+    source: Source
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ def pairs_of(
 
 
 def _check_distinct(scenes: list[Scene], near: Mapping[str, frozenset[str]]) -> None:
-    """No two scenes show the same images with the same answers, and no scene is degenerate."""
+    """No two scenes ask the same of the same images, and each has two images and two answers."""
     seen: dict[object, str] = {}
     for scene in scenes:
         if scene.images[0] == scene.images[1]:
@@ -106,11 +124,11 @@ def _check_distinct(scenes: list[Scene], near: Mapping[str, frozenset[str]]) -> 
                 f"Scene {scene.scene_id}: {scene.answers[0]!r} and {scene.answers[1]!r} are "
                 "near-synonyms; ask for another pair of words."
             )
-        for key in (scene.scene_id, (frozenset(scene.images), frozenset(scene.answers))):
+        for key in (scene.scene_id, (frozenset(scene.images), frozenset(scene.prompts))):
             if key in seen:
                 raise NoticeError(
                     f"Scenes {seen[key]} and {scene.scene_id} have the same id, or the same images "
-                    "and answers. Drop one of them."
+                    "and question. Drop one of them."
                 )
             seen[key] = scene.scene_id
 
@@ -171,11 +189,11 @@ def select(
     """
     cells = _cells(pairs, seed)
     quota = _quota(pairs, sorted({group for group, _ in cells}), preset, n)
-    steps = [("pairs of all scenes", len(pairs))]
+    steps = [("pairs: all", len(pairs))]
     kept, drawn = _fill(cells, quota, pairs, model)
     if model is not None:
-        steps.append((f"drawn, and asked of {model.name}", drawn))
-        steps.append(("answered rightly with both images", sum(map(len, kept.values()))))
+        steps.append((f"pairs: drawn, and asked of {model.name}", drawn))
+        steps.append(("pairs: answered rightly with both images", sum(map(len, kept.values()))))
     chosen = set()
     for group in quota:
         size = min(len(kept[group, order]) for order in ORDERS)
@@ -187,7 +205,7 @@ def select(
             "No pair is left: each group needs one of either answer order"
             + (f", answered rightly by {model.name} with both images." if model else ".")
         )
-    steps.append(("balanced over groups and answer orders", len(sample)))
+    steps.append(("pairs: balanced over groups and answer orders", len(sample)))
     return sample, steps
 
 
@@ -261,21 +279,9 @@ def _fill(cells, quota, pairs: PairSet, model: VLM | None) -> tuple[dict, int]:
             kept[_group(pair), pair.order].append(pair)
 
 
-def contents(paths: Iterable[Path]) -> dict[Path, Path]:
-    """Which files have the same bytes: {file: the first file, by name, that holds its bytes}.
-
-    Only files of one size are read.
-    """
-    by_size = defaultdict(list)
-    for path in sorted(set(paths)):
-        by_size[path.stat().st_size].append(path)
-    same = {}
-    for alike in by_size.values():
-        first: dict[object, Path] = {}
-        for path in alike:
-            key = digest(path) if len(alike) > 1 else None
-            same[path] = first.setdefault(key, path)
-    return same
+def content_id(task: str, *contents: str) -> str:
+    """The id of a scene by what it is made of, so that names of files and folders do not matter."""
+    return f"{task}-{hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]}"
 
 
 def digest(path: Path) -> str:

@@ -1,0 +1,240 @@
+"""Pairs from one's own images and a table (CSV, UTF-8): of labels, or of ready pairs."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..corruption.sip import LabelledImage
+from ..errors import NoticeError
+from ..masks import read_masks
+from ..pair_files import inside, read_lines
+from ..prompts import option_spans, replace_options
+from .build import Built, Scene, Source, content_id, pairs_of
+from .labelled import Question, build_pairs, check_files, short
+
+QUESTION = "Is this {rest} {first} or {second}?"
+LABELS = ("image", "attribute")
+"""Columns of a table of labels; it may also have `rest` (what the question names) and `slot`."""
+PAIRS = ("clean_image", "corrupt_image", "prompt", "correct", "incorrect")
+"""Columns of a table of pairs; it may also have `slot`, `scene` and the two `..._masks`."""
+SLOT = "attribute"
+"""The slot of answers that have none."""
+OWN = Source("images of one's own", "", "", "Not stated by whoever built this set.")
+
+
+def template(text: str) -> Question:
+    """A question from a text with {first} and {second}, and {rest} for what the images share.
+
+    Raises:
+        NoticeError: an option has no place in it.
+    """
+    if "{first}" not in text or "{second}" not in text:
+        raise NoticeError(
+            f"The question {text!r} must have {{first}} and {{second}} in the places of the "
+            f"options, such as {QUESTION!r}."
+        )
+
+    def question(rest: str, first: str, second: str) -> str:
+        words = {"rest": rest, "first": first, "second": second}
+        asked = re.sub(r"\{(rest|first|second)\}", lambda place: words[place[1]], text)
+        return asked if rest else asked.replace("  ", " ")
+
+    return question
+
+
+def read_labels(
+    table: str | Path,
+    images: str | Path | None = None,
+    question: str = QUESTION,
+    task: str = "own",
+    masks: str | Path | None = None,
+    near_synonyms: Mapping[str, Iterable[str]] | None = None,
+    seed: int = 0,
+    source: Source = OWN,
+) -> Built:
+    """Pairs from a table of labels: image, attribute, and perhaps rest and slot.
+
+    Two images of a pair share `rest` and slot and differ in attribute. An image may have a row for
+    each of several slots.
+
+    Args:
+        table: CSV; its `image` is relative to the folder `images`.
+        images: by default the table's own folder.
+        question: with {first}, {second} and, where the table has it, {rest}.
+        task: a name; as "states", chapters take these pairs for theirs.
+        masks: folder with a PNG for an image, of the same name but for the ending
+            (`notice_lib.masks` writes them); an image without one has no masks.
+        near_synonyms: {attribute: attributes that are never its partner's}.
+        seed: of the partners.
+
+    Raises:
+        NoticeError: the table cannot be read or lacks a column, a row names no file in the folder
+            or no attribute, an image has two labels of one slot, or no image has a partner.
+    """
+    asked, folder = template(question), _folder(table, images)
+    labels: dict[tuple[Path, str], tuple[str, LabelledImage]] = {}
+    rows = 0
+    for where, row in _rows(table, LABELS):
+        rows += 1
+        label = LabelledImage(
+            path=_file(where, row, "image", folder),
+            attribute=_text(where, row, "attribute"),
+            rest=row.get("rest", ""),
+            slot=row.get("slot") or SLOT,
+        )
+        before, known = labels.setdefault((label.path, label.slot), (where, label))
+        if known != label:
+            raise NoticeError(
+                f"{where}: {before} labels the same image {known.attribute} {known.rest}. Give "
+                "an image one label of each slot."
+            )
+    labelled = [label for _, label in labels.values()]
+    steps = [("rows: of the table", rows), ("images: labels", len(labelled))]
+    files = _masks_of(labelled, folder, Path(masks)) if masks else {}
+    return build_pairs(labelled, asked, task, source, near_synonyms, seed, steps, files)
+
+
+def read_pairs(
+    table: str | Path,
+    images: str | Path | None = None,
+    task: str = "own",
+    source: Source = OWN,
+) -> Built:
+    """Pairs from a table of pairs: two images, a prompt, and the answer that is true of each.
+
+    A prompt offers both answers with "or" in between. The other direction and the other order of
+    the options are made from it, so rows that say the same again are left out; so are rows whose
+    images do not decode, or are the same. All are counted.
+
+    Args:
+        table: CSV with `PAIRS`; its paths are relative to the folder `images`.
+        images: by default the table's own folder.
+        task: a name; as "states", chapters take these pairs for theirs.
+
+    Raises:
+        NoticeError: the table cannot be read or lacks a column, a row names no file in the folder
+            or its prompt does not offer its answers, two rows contradict each other or have one
+            scene, or no usable row is left.
+    """
+    folder = _folder(table, images)
+    lines = [(where, _scene(where, row, folder, task)) for where, row in _rows(table, PAIRS)]
+    left_out: dict[str, str] = {}
+    digests = check_files({path for _, scene in lines for path in scene.images}, left_out)
+    usable = [line for line in lines if _usable(line[1], digests, left_out)]
+    distinct = _distinct(usable, digests)
+    if not distinct:
+        raise NoticeError(f"{table}: none of its {len(lines)} rows has two usable images.")
+    slots: dict[str, set[str]] = defaultdict(set)
+    for scene in distinct:
+        slots[scene.slot].update(scene.answers)
+    steps = [
+        ("rows: of the table", len(lines)),
+        ("rows: with two images that decode and differ", len(usable)),
+        ("scenes: two images, one question", len(distinct)),
+    ]
+    words = {slot: sorted(words) for slot, words in sorted(slots.items())}
+    return Built(pairs_of(distinct, words), steps, source, left_out)
+
+
+def is_table_of_pairs(table: str | Path) -> bool:
+    """Whether a table has the columns of `read_pairs`; else it is read by `read_labels`."""
+    with open(table, encoding="utf-8-sig", errors="replace") as file:
+        return "clean_image" in file.readline()
+
+
+def _folder(table: str | Path, images: str | Path | None) -> Path:
+    folder = Path(images) if images else Path(table).parent
+    if not folder.is_dir():
+        raise NoticeError(f"There is no folder {folder}: name the one with the images.")
+    return folder.resolve()
+
+
+def _rows(table: str | Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The table's rows, each with what names file and line in an error."""
+    for where, row in read_lines(Path(table), list(columns)):
+        if None in row or None in row.values():
+            raise NoticeError(f"{where}: it has not as many fields as the table has columns.")
+        yield where, {name: text.strip() for name, text in row.items()}
+
+
+def _file(where: str, row: dict[str, str], column: str, folder: Path) -> Path:
+    name = _text(where, row, column)
+    try:
+        return inside(folder, name)
+    except NoticeError as error:
+        raise NoticeError(f"{where}: {error}") from None
+
+
+def _text(where: str, row: dict[str, str], column: str) -> str:
+    if not row[column]:
+        raise NoticeError(f"{where}: {column} is empty. Fill it in or drop the row.")
+    return row[column]
+
+
+def _masks_of(labels: Iterable[LabelledImage], folder: Path, masks: Path) -> dict[Path, Path]:
+    """The mask file of each image that has one; each is read once, so that a bad one is said."""
+    if not masks.is_dir():
+        raise NoticeError(f"There is no folder {masks} with masks.")
+    found = {}
+    for path in {label.path for label in labels}:
+        mask = masks / path.relative_to(folder).with_suffix(".png")
+        if mask.is_file():
+            read_masks(mask)
+            found[path] = mask
+    return found
+
+
+def _scene(where: str, row: dict[str, str], folder: Path, task: str) -> Scene:
+    """One row; without an id unless the table has one."""
+    prompt, correct, incorrect = (_text(where, row, name) for name in PAIRS[2:])
+    try:
+        spans = option_spans(prompt, correct, incorrect)
+    except NoticeError as error:
+        raise NoticeError(f"{where}: {error}") from None
+    prompts = [prompt, replace_options(prompt, spans, incorrect, correct)]
+    if spans.incorrect < spans.correct:
+        prompts.reverse()
+    masks = [
+        _file(where, row, name, folder) if row.get(name) else None
+        for name in ("clean_masks", "corrupt_masks")
+    ]
+    for mask in filter(None, masks):
+        read_masks(mask)
+    return Scene(
+        scene_id=row.get("scene", ""),
+        task=task,
+        slot=row.get("slot") or SLOT,
+        images=(
+            _file(where, row, "clean_image", folder),
+            _file(where, row, "corrupt_image", folder),
+        ),
+        answers=(correct, incorrect),
+        prompts=tuple(prompts),
+        masks=tuple(masks),
+    )
+
+
+def _usable(scene: Scene, digests: Mapping[Path, str], left_out: dict[str, str]) -> bool:
+    """Whether both images decode and differ; else why not is noted."""
+    contents = [digests.get(path) for path in scene.images]
+    if None not in contents and contents[0] == contents[1]:
+        left_out[short(scene.images[1])] = f"is the same as {short(scene.images[0])}, its partner"
+    return None not in contents and contents[0] != contents[1]
+
+
+def _distinct(lines: list[tuple[str, Scene]], digests: Mapping[Path, str]) -> list[Scene]:
+    """One scene of those that ask the same of the same images, with an id."""
+    known: dict[tuple, tuple[str, Scene]] = {}
+    for where, scene in lines:
+        contents = [digests[path] for path in scene.images]
+        asked = frozenset(contents), frozenset(scene.prompts)
+        name = scene.scene_id or content_id(
+            scene.task, scene.slot, *sorted(contents), *sorted(scene.prompts)
+        )
+        before, first = known.setdefault(asked, (where, replace(scene, scene_id=name)))
+        said = dict(zip((digests[path] for path in first.images), first.answers, strict=True))
+        if said != dict(zip(contents, scene.answers, strict=True)):
+            raise NoticeError(f"{where} says the opposite of {before}. Correct one of them.")
+    return [scene for _, scene in known.values()]
