@@ -30,6 +30,8 @@ COLAB = {
     "tqdm": "4.67.3",
     "safetensors": "0.8.0",
     "typer": "0.27.1",
+    "urllib3": "2.5.0",
+    "certifi": "2026.7.22",
 }
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 PATCH_ONE_PAIR = """
