@@ -2,6 +2,9 @@
 
 Jupyter Book's cache keys a chapter by its own code. What that code imports and reads counts too, so
 a change of the library, the data, the pinned versions or the Python in use starts from nothing.
+
+    python tools/build_book.py           # build
+    python tools/build_book.py --hash    # only print the hash of all that, for other caches' keys
 """
 
 import hashlib
@@ -20,14 +23,14 @@ INPUTS = ("notice_lib", "data", "constraints.txt", "pyproject.toml")
 NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
-def inputs_hash() -> str:
+def inputs_hash(root: Path = ROOT) -> str:
     """SHA-256 over the names and bytes of everything that chapters use besides their own text."""
     digest = hashlib.sha256(sys.version.encode())
     for name in INPUTS:
-        top = ROOT / name
+        top = root / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(str(path.relative_to(ROOT)).encode())
+                digest.update(str(path.relative_to(root)).encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -50,6 +53,8 @@ def build() -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--hash"]:
+        sys.exit(print(inputs_hash()))
     started = time.monotonic()
     failed = build()
     seconds = time.monotonic() - started
