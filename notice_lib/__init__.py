@@ -37,7 +37,7 @@ _HOMES = {
     "sweep": "patching",
     "write_sweep": "patching",
     "heads": None,
-    "reproduce": "claims",
+    "reproduce": "reproduction",
     "plotting": None,
 }
 __all__ = sorted(_HOMES)

@@ -5,29 +5,26 @@ threshold are in data/paper/claims.csv. A claim about a named checkpoint is sett
 checkpoint alone; on another model it has at best an analogue.
 """
 
-import json
-import platform
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from . import fingerprint
 from .corruption import GaussianNoise
-from .errors import NoticeError
-from .heads import gather, head_effects, universal_heads
+from .heads import gather
 from .heads.attention import AttentionMaps, attention_maps
+from .heads.overlap import regions
 from .heads.roles import head_roles, role_halves
 from .heads.statistics import two_sd
 from .heads.table import scene_effects, whole_way
+from .models.answers import SCORES
 from .models.base import VLM, watch
 from .pairs import PairSet
-from .patching import effects, run_inputs, site_grid, sweep
+from .patching import Site, Sweep, effects, run_inputs, site_grid, sweep
+from .patching.runs import Corruption
 from .paths import data_dir
 
 HEADS = {"blip": ("cross_attention", "correct"), "llava": ("self_attention", "last")}
@@ -37,8 +34,15 @@ DEPTH = {"blip": ("layer_output", "correct"), "llava": ("mlp", "last")}
 NOISE = GaussianNoise("patch_embeddings", 3.0, 10)
 NOISE_PAIRS = 24
 """Pairs of each task that get noise, in ten draws each."""
+ROLE_SCENES = 6
+"""Roles are counted on halves of at least so many scenes with masks."""
 DRAWS = 500
 """Bootstrap draws of whole scenes."""
+
+_KEPT = {"task", "slot", "corruption", "component", "layer", "head", "role", "pair_id", "scene_id"}
+_KEPT |= {"draw", "donor", "logit_difference"}
+_KEPT |= {f"{run}_{score}" for run in ("base", "source") for score in SCORES}
+"""Columns that the statistics read: a sweep of a large model has millions of rows."""
 
 Interval = tuple[float, float, float]
 """Estimate, and the ends of its 95 % interval; NaN where it cannot be measured."""
@@ -85,88 +89,98 @@ class Evidence:
     distances: pd.DataFrame
 
 
-def reproduce(
-    model: VLM, sets: Mapping[str, PairSet], out: str | Path, seed: int = 0
-) -> pd.DataFrame:
-    """Run the paper's experiments and measure its claims; goes on where it was stopped.
+@dataclass(frozen=True)
+class Experiment:
+    """One sweep: some pairs of a task under one corruption.
 
-    Args:
-        sets: {task: pairs}, those that the model answers rightly.
-        out: a folder. Gets sweeps/ (a folder a sweep), heads.csv (effects of every head, and what
-            kind of universal head each is), claims.csv and manifest.json, the last when all is
-            done.
-
-    Returns:
-        One row a claim about the model's family: columns of data/paper/claims.csv, and estimate,
-        low, high (95 % interval) and verdict.
-
-    Raises:
-        NoticeError: no pairs; the folder holds another run.
+    Attributes:
+        kind: "heads" (`HEADS`); "option", LLaVA's heads at the correct option; "depth" (`DEPTH`);
+            or another.
+        task: of the pairs.
+        corruption: as `sweep` takes it.
     """
-    started = time.time()
-    if not sets or not all(map(len, sets.values())):
-        raise NoticeError("Every task needs pairs that the model answers rightly.")
-    out = Path(out)
-    evidence = gather_evidence(model, sets, out / "sweeps", seed)
-    found = measure(model.family, evidence, seed)
-    universal = universal_heads(head_effects(evidence.heads, "signed"))
-    universal.to_csv(out / "heads.csv", index=False, float_format="%.6g")
-    found.to_csv(out / "claims.csv", index=False, float_format="%.6g")
-    manifest = {
-        "model": model.name,
-        "model_fingerprint": fingerprint.of_model(model),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "pairs": {task: len(pairs) for task, pairs in sets.items()},
-        "pairs_fingerprints": {task: fingerprint.of_pairs(p) for task, p in sets.items()},
-        "seed": seed,
-        "versions": {name: version(name) for name in ("notice-lib", "torch", "transformers")},
-        "machine": f"{platform.machine()}, {model.device}",
-        "minutes": round((time.time() - started) / 60, 1),
-    }
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    return found
+
+    kind: str
+    task: str
+    corruption: Corruption
+    pairs: PairSet
+    sites: tuple[Site, ...]
+
+    @property
+    def how(self) -> str:
+        """ "image", "text" or "noise"."""
+        return self.corruption if isinstance(self.corruption, str) else "noise"
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.kind}-{self.how}-{self.task}"
+
+    def run(self, model: VLM, seed: int, out: Path | None) -> Sweep:
+        """Run it in a folder under `out`, where it goes on if it was stopped; or in memory."""
+        folder = None if out is None else out / self.name
+        return sweep(model, self.pairs, self.sites, self.corruption, seed=seed, out=folder)
+
+
+def experiments(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> list[Experiment]:
+    """The sweeps that the claims are measured on, in the order in which they are run."""
+
+    def heads(kind: str, position: str, *corruptions: Corruption) -> list[Experiment]:
+        sites = tuple(site_grid(model, [component], per_head=True, position=position))
+        return [
+            Experiment(kind, task, how, pairs, sites)
+            for task, pairs in sets.items()
+            for how in corruptions
+        ]
+
+    component, position = HEADS[model.family]
+    found = heads("heads", position, "image", "text")
+    if position != "correct":
+        found += heads("option", "correct", "image")
+    component, position = DEPTH[model.family]
+    sites = tuple(site_grid(model, [component], position=position))
+    few = noise_pairs(sets, seed)
+    return found + [
+        Experiment("depth", task, how, pairs, sites)
+        for how in ("image", NOISE)
+        for task, pairs in few.items()
+    ]
+
+
+def noise_pairs(sets: Mapping[str, PairSet], seed: int = 0) -> dict[str, PairSet]:
+    """The pairs of each task that get noise."""
+    return {task: pairs.sample(NOISE_PAIRS, seed) for task, pairs in sets.items()}
 
 
 def gather_evidence(
     model: VLM, sets: Mapping[str, PairSet], out: Path | None, seed: int = 0
 ) -> Evidence:
     """Run all sweeps, in folders under `out` (or in memory)."""
+    found = [(one, one.run(model, seed, out)) for one in experiments(model, sets, seed)]
+    return evidence(model, sets, found, seed)
 
-    def run(name: str, task: str, pairs: PairSet, sites, *how):
-        folder = None if out is None else out / f"{name}-{task}"
-        return sweep(model, pairs, sites, *how, seed=seed, out=folder)
 
-    component, position = HEADS[model.family]
-    sites = site_grid(model, [component], per_head=True, position=position)
-    heads = gather(
-        run(f"heads-{how}", task, pairs, sites, how)
-        for task, pairs in sets.items()
-        for how in ("image", "text")
-    )
-    at_option = heads
-    if position != "correct":
-        sites = site_grid(model, [component], per_head=True, position="correct")
-        at_option = gather(
-            run("option-image", task, pairs, sites, "image") for task, pairs in sets.items()
-        )
-    component, position = DEPTH[model.family]
-    sites = site_grid(model, [component], position=position)
-    few = {task: pairs.sample(NOISE_PAIRS, seed) for task, pairs in sets.items()}
-    depth, noisy = (
-        pd.concat(
-            [effects(run(name, task, part, sites, how).table()) for task, part in few.items()],
-            ignore_index=True,
-        )
-        for name, how in (("depth-image", "image"), ("depth-noise", NOISE))
-    )
+def evidence(
+    model: VLM,
+    sets: Mapping[str, PairSet],
+    found: Iterable[tuple[Experiment, Sweep]],
+    seed: int = 0,
+) -> Evidence:
+    """What all of `experiments` gave, and what is measured without patching."""
+    tables: dict[str, list[pd.DataFrame]] = {"heads": [], "option": [], "depth": [], "noise": []}
+    for one, swept in found:
+        kind = "noise" if one.how == "noise" else one.kind
+        table = effects(swept.table()) if one.kind == "depth" else gather([swept])
+        tables[kind].append(table[[name for name in table if name in _KEPT]])
+    joined = {kind: pd.concat(parts, ignore_index=True) for kind, parts in tables.items() if parts}
     masked = [pairs for pairs in sets.values() if pairs[0].clean_masks is not None]
     return Evidence(
-        heads,
-        at_option,
-        depth,
-        noisy,
+        joined["heads"],
+        joined.get("option", joined["heads"]),
+        joined["depth"],
+        joined["noise"],
         attention_maps(model, masked[0]) if masked else None,
-        _distances(model, few, seed),
+        _distances(model, noise_pairs(sets, seed), seed),
     )
 
 
@@ -231,7 +245,7 @@ def _roles(role: str):
     """Heads with a role on all scenes; the interval is that of halves of the scenes."""
 
     def count(evidence: Evidence, rng) -> Interval:
-        if evidence.maps is None:
+        if not shows_objects(evidence.maps):
             return NOT_TESTABLE
         found = head_roles(evidence.maps)
         if role == "outlier suppression" and found["outliers_excess"].isna().all():
@@ -248,7 +262,7 @@ def _grounding(evidence: Evidence, rng) -> Interval:
     """Universal heads, by the paper's rule, whose attention detects or suppresses the object."""
     conditions = _conditions(evidence.heads, ("image", "text"), absolute=True)
     universal = _selected({key: own.to_numpy().mean(0) for key, own in conditions.items()})
-    if evidence.maps is None or not universal.any():
+    if not shows_objects(evidence.maps) or not universal.any():
         return NOT_TESTABLE
     grounded = ["object detection", "object suppression"]
     found = head_roles(evidence.maps).sort_values(["layer", "head"])
@@ -257,6 +271,15 @@ def _grounding(evidence: Evidence, rng) -> Interval:
               for _, part in halves.groupby("repeat") for half in ("first", "second")]  # fmt: skip
     estimate = (found["role"].isin(grounded).to_numpy() & universal).sum()
     return (float(estimate), *_ends(counts))
+
+
+def shows_objects(maps: AttentionMaps | None) -> bool:
+    """Whether masks tell the named object in enough scenes for halves of them."""
+    if maps is None:
+        return False
+    there = regions(maps)["named"].any(1)
+    scenes = {pair.scene_id for pair, known in zip(maps.pairs, there, strict=True) if known}
+    return len(scenes) >= ROLE_SCENES
 
 
 def _noise_later(evidence: Evidence, rng) -> Interval:

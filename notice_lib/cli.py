@@ -54,6 +54,10 @@ class Dtype(StrEnum):
     float64 = "float64"
 
 
+class Quantization(StrEnum):
+    nf4 = "nf4"
+
+
 Name = Annotated[
     str, typer.Argument(help="blip-mini, llava-mini, a checkpoint's folder, or a hub id.")
 ]
@@ -252,45 +256,57 @@ def heads(
 
 @app.command()
 def reproduce(
-    model: Name,
-    out: Annotated[Path, typer.Argument(help="Folder for the results; a stopped run goes on.")],
+    model: Annotated[
+        str, typer.Option(help="blip-mini, llava-mini, a checkpoint's folder, or a hub id.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; a stopped run goes on.")],
     data: Annotated[
-        list[str] | None,
-        typer.Option(help="Pair sets, a task each; by default the held-out svo, states and faces."),
-    ] = None,
-    n: Number = None,
+        list[str],
+        typer.Option(
+            help="embedded, a folder with svo, states and faces, or one set's folder (repeatable)."
+        ),
+    ] = ("embedded",),
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Pairs of each task to ask.")] = None,
+    module_pairs: Annotated[
+        int, typer.Option(min=1, help="Pairs of each task whose every module is patched.")
+    ] = 120,
     seed: Seed = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda; a GPU if there is one.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, auto (all GPUs); a GPU if there is one.")
+    ] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="float32 on a CPU by default.")] = None,
+    quantization: Annotated[
+        Quantization | None, typer.Option(help="4-bit weights, as the published code has LLaVA.")
+    ] = None,
 ):
     """Run the paper's experiments and say of each claim whether this model shows its like.
 
-    Only pairs that the model answers rightly with both pictures are used. The folder gets
-    claims.csv, heads.csv, manifest.json and, in sweeps/, everything that was run.
+    Only pairs that the model answers rightly with both pictures are used. The folder gets small
+    tables, manifest.json and, in sweeps/, everything that was run. Several processes share the
+    work: accelerate launch -m notice_lib reproduce ...; `notice costs MODEL` says how long it may
+    take.
 
-    Example: notice reproduce blip-mini data/results/blip-mini
+    Example: notice reproduce --model blip-mini --data embedded --out data/results/blip-mini
     """
     import torch
+    from accelerate import PartialState
 
-    from .claims import reproduce as run
-    from .datasets import load_pairs
-    from .models import answered_rightly, load_model
+    from .models import load_model
+    from .reproduction import read_tasks, reproduce as run
 
-    vlm = load_model(model, device, getattr(torch, dtype) if dtype else None)
-    sets = {}
-    for name in data or ("svo", "states", "faces"):
-        pairs = load_pairs(name)
-        if not data:  # Of states with a distractor the minis know half.
-            pairs = pairs.filter(
-                lambda pair: (
-                    pair.split == "heldout" and not (pair.task == "states" and pair.distractor)
-                )
-            )
-        pairs = answered_rightly(vlm, pairs.sample(n or len(pairs), seed))
-        sets[pairs[0].task if len(pairs) else name] = pairs
-    found = run(vlm, sets, out, seed)
-    print(found[["key", "estimate", "low", "high", "verdict"]].round(3).to_string(index=False))
-    print(f"{sum(map(len, sets.values()))} pairs; written to {out}")
+    sets = {task: own.sample(n or len(own), seed) for task, own in read_tasks(data).items()}
+    # Before the model: it gives each process its own GPU.
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    vlm = load_model(
+        model,
+        device,
+        getattr(torch, dtype) if dtype else None,
+        quantization=quantization.value if quantization else None,
+    )
+    found = run(vlm, sets, out, seed, module_pairs)
+    if state.is_main_process:
+        print(found[["key", "estimate", "low", "high", "verdict"]].round(3).to_string(index=False))
+        print(f"written to {out}")
 
 
 def _print_selected(found: pd.DataFrame) -> None:

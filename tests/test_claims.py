@@ -1,19 +1,15 @@
-"""The paper's claims: verdicts, statistics of known truth, and a whole small run."""
-
-import json
+"""The paper's claims: verdicts, and statistics of known truth."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from notice_lib import NoticeError, load_model, load_pairs
 from notice_lib.claims import (
     _MEASURES,
     NOT_TESTABLE,
     Evidence,
     _bootstrap,
     paper_claims,
-    reproduce,
     verdict,
 )
 
@@ -79,26 +75,3 @@ def test_the_interval_of_a_mean_is_that_of_whole_scenes():
     assert difference == pytest.approx((1, 1, 1))
     mean = _bootstrap(lambda m: m["a", "image"][0], both, rng)
     assert mean[2] - mean[1] == pytest.approx(2 * 1.96 / 10, rel=0.2)
-
-
-@pytest.mark.parametrize("name", ["blip-mini", "llava-mini"])
-def test_a_small_run_writes_everything_and_goes_on(tmp_path, name):
-    model = load_model(name, device="cpu")
-    sets = {task: load_pairs(task).sample(8) for task in ("svo", "faces")}
-    found = reproduce(model, sets, tmp_path)
-    assert found["key"].tolist() == paper_claims(model.family)["key"].tolist()
-    assert set(found["verdict"]) <= {"seen", "not seen", "undecided", "not testable"}
-    assert pd.read_csv(tmp_path / "claims.csv")["verdict"].tolist() == found["verdict"].tolist()
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["pairs"] == {"svo": 8, "faces": 8}
-    assert len(pd.read_csv(tmp_path / "heads.csv")) == model.n_layers * model.n_heads
-    again = reproduce(model, sets, tmp_path)
-    pd.testing.assert_frame_equal(again, found)
-    with pytest.raises(NoticeError, match="holds another sweep"):
-        reproduce(model, sets | {"svo": load_pairs("svo").sample(6)}, tmp_path)
-
-
-def test_a_task_without_pairs_is_refused(tmp_path):
-    none = load_pairs("svo").filter(lambda pair: False)
-    with pytest.raises(NoticeError, match="Every task needs pairs"):
-        reproduce(load_model("blip-mini"), {"svo": none}, tmp_path)

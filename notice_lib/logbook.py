@@ -1,0 +1,150 @@
+"""What takes long in a reproduction, kept as it comes: answers, sweeps, and the time they took."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import PartialState
+
+from . import fingerprint, progress
+from .claims import Experiment
+from .errors import NoticeError
+from .models.answers import RUNS, answers
+from .models.base import VLM
+from .pairs import PairSet
+from .patching import Sweep
+
+TOGETHER = 8
+"""Pairs whose answers are kept together."""
+
+
+class Logbook:
+    """A run's folder of what takes long, and how long each part took.
+
+    log.jsonl gets a line whenever a part has done some work: how many of its files were there, the
+    seconds, and the peak of GPU memory. What a killed run spent on its last part is not in it.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.counts: dict[str, dict[str, int]] = {}
+        self._rest = -time.perf_counter()
+
+    def ask(self, model: VLM, task: str, pairs: PairSet) -> pd.DataFrame:
+        """What the model answers to either picture of each pair."""
+        name = f"answers-{task}"
+        with self._timed(name, model.device):
+            found = ask(model, pairs, self.folder / name)
+        self.counts[name] = {"pairs": len(pairs)}
+        return found
+
+    def sweep(self, model: VLM, one: Experiment, seed: int) -> Sweep:
+        """An experiment's sweep."""
+        with self._timed(one.name, model.device):
+            found = one.run(model, seed, self.folder)
+        self.counts[one.name] = {
+            "pairs": found.runs["pair_id"].nunique(),
+            "skipped": len(found.skipped),
+            "patched_runs": len(found.patched),
+        }
+        return found
+
+    def costs(self) -> pd.DataFrame:
+        """A row a part, the last for all that was in none: part, pairs, skipped, patched_runs,
+        minutes, patched_runs_per_second (of parts that one sitting did) and gpu_gib."""
+        self._note("everything else", 0, self._rest + time.perf_counter(), None)
+        lines = map(json.loads, self._path.read_text().splitlines())
+        spent = pd.DataFrame(lines).groupby("part")
+        found = pd.DataFrame.from_dict(self.counts, orient="index")
+        found = found.reindex([*self.counts, "everything else"])
+        seconds = spent["seconds"].sum()
+        at_once = seconds[spent["before"].agg(list).map(lambda before: before == [0])]
+        found["minutes"] = (seconds / 60).round(2)
+        found["patched_runs_per_second"] = (found["patched_runs"] / at_once).round(1)
+        found["gpu_gib"] = spent["gpu_gib"].max()
+        whole = dict.fromkeys(("pairs", "skipped", "patched_runs"), "Int64")
+        return found.astype(whole).rename_axis("part").reset_index()
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    @contextmanager
+    def _timed(self, name: str, device: torch.device) -> Iterator[None]:
+        before = self._files(name)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        started = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - started
+        self._rest -= seconds
+        if self._files(name) > before:
+            peak = None
+            if device.type == "cuda":
+                peak = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+            self._note(name, before, seconds, peak)
+
+    def _note(self, part: str, before: int, seconds: float, gpu_gib: float | None) -> None:
+        if PartialState().is_main_process:
+            line = {"part": part, "before": before, "seconds": seconds, "gpu_gib": gpu_gib}
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _files(self, name: str) -> int:
+        return len(list((self.folder / name).glob("*.parquet")))
+
+
+def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
+    """What the model answers to each pair's question about either picture, kept in a folder.
+
+    Returns:
+        Rows as of `answers`, with the column `run`: "clean" or "corrupt".
+
+    Raises:
+        NoticeError: the folder holds another model's answers, or those to other pairs.
+    """
+    state = PartialState(cpu=model.device.type == "cpu")
+    plan = {
+        "model": model.name,
+        "model_fingerprint": fingerprint.of_model(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "pairs_fingerprint": fingerprint.of_pairs(pairs),
+    }
+    with state.main_process_first():
+        _check_plan(folder, plan)
+    parts = [pairs.pairs[start : start + TOGETHER] for start in range(0, len(pairs), TOGETHER)]
+    paths = [folder / f"{i:05d}.parquet" for i in range(len(parts))]
+    mine = [
+        i
+        for i in range(state.process_index, len(parts), state.num_processes)
+        if not paths[i].exists()
+    ]
+    for i in progress.bar(mine, desc=f"asking {model.name}", unit=f"{TOGETHER} pairs"):
+        found = pd.concat([answers(model, parts[i], run).assign(run=run) for run in RUNS])
+        _replace(paths[i], found)
+    state.wait_for_everyone()
+    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+
+
+def _check_plan(folder: Path, plan: dict) -> None:
+    path = folder / "plan.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plan))
+    known = json.loads(path.read_text())
+    other = [name for name in plan if known.get(name) != plan[name]]
+    if other:
+        raise NoticeError(
+            f"{folder} holds another run's answers: {', '.join(other)} differ. Name another folder."
+        )
+
+
+def _replace(path: Path, table: pd.DataFrame) -> None:
+    """Write a file that is never seen half-written."""
+    temporary = path.with_suffix(".unfinished")
+    table.to_parquet(temporary, index=False)
+    temporary.replace(path)

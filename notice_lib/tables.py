@@ -1,0 +1,143 @@
+"""The small tables that a reproduction leaves."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from .claims import Evidence, shows_objects
+from .heads import (
+    attention_maps,
+    bootstrap_interval,
+    expected_by_chance,
+    head_effects,
+    head_roles,
+    universal_heads,
+)
+from .heads.table import whole_way
+from .models.base import VLM
+from .pairs import PairSet
+
+ALL = "all"
+"""What tables call a task's slots together."""
+PLACE = ["component", "role", "layer"]
+
+
+def accuracy(asked: pd.DataFrame) -> pd.DataFrame:
+    """How many pairs a model answers rightly: a row a task, slot and answer order.
+
+    Args:
+        asked: answers (`notice_lib.answers`) to both pictures, with the column `run`.
+
+    Returns:
+        task, slot, order, pairs, and how many are right of the clean pictures, of the corrupt
+        ones, and of both.
+    """
+    keys = ["task", "slot", "order", "pair_id"]
+    right = asked.pivot(index=keys, columns="run", values="right").astype(bool)
+    right = right.assign(both=right.all(axis=1), pairs=True)
+    counts = right.groupby(keys[:3], sort=False).sum().reset_index()
+    return counts[[*keys[:3], "pairs", "clean", "corrupt", "both"]]
+
+
+def role_effects(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Mean effects of modules by token role and layer, for each slot and for all together.
+
+    The mean is taken over a pair's tokens of one role (and draws of noise), then over the pairs
+    of a scene, then over scenes.
+
+    Args:
+        table: `effects` of one task and corruption, with the column `corruption`.
+        seed: of the bootstrap.
+
+    Returns:
+        A row a slot, component, role and layer: task, slot, corruption, component, role, layer,
+        pairs, scenes, effect (logits), low and high (95 % bootstrap interval; NaN with fewer than
+        three scenes), and share (of the mean way from base to source run).
+    """
+    names = ["task", "slot", "corruption", *PLACE]
+    table = table.astype(dict.fromkeys((*names[:5], "pair_id", "scene_id"), str))
+    slots = list(dict.fromkeys(table["slot"]))
+    parts = [
+        _cells(table if slot == ALL else table[table["slot"] == slot], seed).assign(slot=slot)
+        for slot in (ALL, *(slots if len(slots) > 1 else ()))
+    ]
+    found = pd.concat(parts, ignore_index=True).assign(
+        task=table["task"].iloc[0], corruption=table["corruption"].iloc[0]
+    )
+    sizes = dict.fromkeys(("layer", "pairs", "scenes"), "int32")
+    numbers = dict.fromkeys(("effect", "low", "high", "share"), "float32")
+    return found[[*names, "pairs", "scenes", *numbers]].astype(sizes | numbers)
+
+
+def _cells(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """A row a component, role and layer."""
+    of_pair = table.groupby([*PLACE, "scene_id", "pair_id"])["logit_difference"].mean()
+    of_scene = of_pair.groupby([*PLACE, "scene_id"]).mean()
+    pairs = of_pair.groupby(PLACE).size()
+    way = whole_way(table.drop_duplicates(["pair_id", "draw"]), "logit_difference")
+    parts = []
+    for role, values in of_scene.groupby("role"):
+        matrix = values.droplevel("role").unstack("scene_id").T.dropna()
+        low = high = np.full(matrix.shape[1], np.nan)
+        if len(matrix) >= 3:
+            low, high = bootstrap_interval(matrix.to_numpy(), seed=seed)
+        part = matrix.columns.to_frame(index=False).assign(role=role)
+        effect = matrix.to_numpy().mean(axis=0)
+        parts.append(part.assign(scenes=len(matrix), effect=effect, low=low, high=high))
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(
+        pairs=pairs.reindex(pd.MultiIndex.from_frame(found[PLACE])).to_numpy(),
+        share=found["effect"] / way,
+    )
+
+
+def noise_effects(evidence: Evidence, seed: int = 0) -> pd.DataFrame:
+    """`role_effects` of the same pairs under image corruption and under Gaussian noise."""
+    return pd.concat(
+        [
+            role_effects(part.assign(corruption=how), seed)
+            for how, table in (("image", evidence.depth), ("noise", evidence.noisy))
+            for _, part in table.groupby("task", sort=False)
+        ],
+        ignore_index=True,
+    )
+
+
+def heads(evidence: Evidence, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Effects of every head, the universal ones by two rules, and how many to expect by chance.
+
+    Returns:
+        heads.csv: `universal_heads` by the tested rule, where the paper finds the family's heads;
+        option.csv: LLaVA's at the correct option; universal.csv: the universal heads by the
+        paper's rule and by the tested one; chance.csv: `expected_by_chance` of both.
+    """
+    found = {rule: head_effects(evidence.heads, rule, seed=seed) for rule in ("paper", "signed")}
+    universal = {rule: universal_heads(own) for rule, own in found.items()}
+    chosen = [own[own["kind"] != ""].assign(rule=rule) for rule, own in universal.items()]
+    columns = ["rule", "component", "layer", "head", "kind", "image_effect", "text_effect"]
+    chance = [expected_by_chance(own).assign(rule=rule) for rule, own in found.items()]
+    tables = {
+        "heads.csv": universal["signed"],
+        "universal.csv": pd.concat(chosen, ignore_index=True)[[*columns, "agreement"]],
+        "chance.csv": pd.concat(chance, ignore_index=True),
+    }
+    if evidence.at_option is not evidence.heads:
+        at_option = head_effects(evidence.at_option, seed=seed)
+        tables["option.csv"] = universal_heads(at_option).dropna(axis=1, how="all")
+    return tables
+
+
+def roles(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> pd.DataFrame:
+    """`head_roles` of each task whose pairs have masks; no column where none has."""
+    found = []
+    for task, pairs in sets.items():
+        if all(pair.clean_masks is None for pair in pairs):
+            continue
+        maps = attention_maps(model, pairs)
+        if shows_objects(maps):
+            found.append(head_roles(maps, seed=seed).assign(task=task))
+    if not found:
+        return pd.DataFrame()
+    table = pd.concat(found, ignore_index=True)
+    return table[["task", *table.columns.drop("task")]]

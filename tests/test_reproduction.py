@@ -1,0 +1,206 @@
+"""A whole reproduction: what it leaves, that a killed one goes on, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from notice_lib import NoticeError, answers, effects, load_model, load_pairs, read_sweep
+from notice_lib.claims import paper_claims
+from notice_lib.logbook import ask
+from notice_lib.plotting.maps import role_means
+from notice_lib.provenance import sha256
+from notice_lib.reproduction import read_tasks, reproduce
+from notice_lib.tables import accuracy, role_effects
+
+TABLES = {
+    "answers.csv",
+    "chance.csv",
+    "claims.csv",
+    "costs.csv",
+    "distances.csv",
+    "heads.csv",
+    "modules.parquet",
+    "noise.csv",
+    "roles.csv",
+    "universal.csv",
+}
+
+
+def some_pairs(n: int = 8, tasks=("svo", "faces")):
+    held_out = read_tasks(["embedded"])
+    return {task: held_out[task].sample(n) for task in tasks}
+
+
+def test_a_small_run_writes_everything_and_goes_on(tmp_path):
+    model, sets = load_model("llava-mini", device="cpu"), some_pairs()
+    found = reproduce(model, sets, tmp_path, module_pairs=6)
+    assert found["key"].tolist() == paper_claims(model.family)["key"].tolist()
+    assert set(found["verdict"]) <= {"seen", "not seen", "undecided", "not testable"}
+    assert pd.read_csv(tmp_path / "claims.csv")["verdict"].tolist() == found["verdict"].tolist()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert set(manifest["tables"]) == TABLES | {"option.csv"}
+    assert all(sha256(tmp_path / name) == own for name, own in manifest["tables"].items())
+    assert manifest["counts"]["svo"]["pairs"] == 8
+    assert manifest["pairs"]["svo"] == manifest["counts"]["svo"]["answered rightly"]
+    assert set(pd.read_csv(tmp_path / "roles.csv")["task"]) == {"svo", "faces"}
+    assert len(pd.read_csv(tmp_path / "heads.csv")) == model.n_layers * model.n_heads
+    costs = pd.read_csv(tmp_path / "costs.csv").set_index("part")
+    assert costs.loc["modules-text-faces", "pairs"] == 6
+    sweep = read_sweep(tmp_path / "sweeps" / "modules-text-faces")
+    assert costs.loc["modules-text-faces", "patched_runs"] == len(sweep.patched)
+
+    modules = pd.read_parquet(tmp_path / "modules.parquet")
+    assert set(modules["slot"]) == {"all", "subject", "verb", "object"}
+    assert set(modules["corruption"]) == {"image", "text"}
+    table = effects(sweep.table())
+    assert table["scene_id"].nunique() == 6  # else pairs and scenes would not weigh the same
+    chosen = modules[(modules["task"] == "faces") & (modules["corruption"] == "text")]
+    for component, means in role_means(table).items():
+        own = chosen[chosen["component"] == component]
+        shown = own.pivot(index="role", columns="layer", values="effect").reindex(means.index)
+        assert shown.to_numpy() == pytest.approx(means.to_numpy(), abs=1e-5)
+
+    again = reproduce(model, sets, tmp_path, module_pairs=6)
+    pd.testing.assert_frame_equal(again, found)
+    with pytest.raises(NoticeError, match="another run's answers: pairs_fingerprint differ"):
+        reproduce(model, sets | {"svo": sets["svo"].sample(6)}, tmp_path)
+
+
+def planted(scenes: int, tokens: int) -> pd.DataFrame:
+    """Effects of 2 in layer 0 and of 0 and 1, by turns, in layer 1."""
+    rows = [
+        {"pair_id": f"{scene}-{pair}", "scene_id": str(scene), "layer": layer, "position": token}
+        | {"logit_difference": 2.0 if layer == 0 else scene % 2}
+        for scene in range(scenes)
+        for pair in range(1 + scene % 2)  # every other scene has twice as many pairs
+        for layer in range(2)
+        for token in range(tokens)
+    ]
+    gaps = {"source_logit_correct": 3.0, "source_logit_incorrect": 0.0}
+    gaps |= {"base_logit_correct": 0.0, "base_logit_incorrect": 1.0}
+    known = {"task": "t", "slot": "s", "corruption": "image", "component": "mlp", "role": "correct"}
+    return pd.DataFrame(rows).assign(draw=0, **known, **gaps)
+
+
+def test_scenes_weigh_the_same_and_shares_are_of_the_way():
+    found = role_effects(planted(scenes=40, tokens=3)).set_index("layer")
+    assert len(found) == 2  # one slot: no rows of its own beside "all"
+    assert found["effect"].tolist() == [2, 0.5]
+    assert found["share"].tolist() == [0.5, 0.125]
+    assert found["pairs"].tolist() == [60, 60] and found["scenes"].tolist() == [40, 40]
+    assert found.loc[0, ["low", "high"]].tolist() == [2, 2]
+    half = found.loc[1, "high"] - found.loc[1, "low"]
+    assert half == pytest.approx(2 * 1.96 * 0.5 / 40**0.5, rel=0.1)
+    assert role_effects(planted(scenes=2, tokens=1))[["low", "high"]].isna().all(axis=None)
+
+
+def test_answers_are_kept_and_not_asked_again(tmp_path):
+    model, pairs = load_model("blip-mini", device="cpu"), load_pairs("faces", n=10)
+    found = ask(model, pairs, tmp_path)
+    assert found["pair_id"].tolist() == [
+        pair.pair_id
+        for start in range(0, 10, 8)
+        for _ in ("clean", "corrupt")
+        for pair in pairs.pairs[start : start + 8]
+    ]
+    for run in ("clean", "corrupt"):
+        own = found[found["run"] == run].drop(columns="run").reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, answers(model, pairs, run), check_dtype=False)
+    (tmp_path / "00001.parquet").unlink()
+    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
+    pd.testing.assert_frame_equal(ask(model, pairs, tmp_path), found)
+    assert times.items() <= {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}.items()
+
+    counts = accuracy(found)
+    assert counts["pairs"].sum() == 10
+    right = found.groupby("pair_id")["right"].all()
+    assert counts["both"].sum() == right.sum()
+    assert (counts["both"] <= counts[["clean", "corrupt"]].min(axis=1)).all()
+
+
+def notice(*words) -> subprocess.Popen:
+    command = [sys.executable, "-m", "notice_lib", "reproduce", *map(str, words)]
+    environment = os.environ | {"TQDM_DISABLE": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def until(there, process: subprocess.Popen) -> None:
+    """Wait until a file is there."""
+    while not there():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+
+
+def test_a_killed_run_goes_on_and_leaves_the_same_tables(tmp_path):
+    """Killed while the model answers, and again in the midst of the sweeps; on a folder without
+    masks."""
+    data = tmp_path / "data"
+    for task, pairs in some_pairs(10).items():
+        bare = [replace(pair, clean_masks=None, corrupt_masks=None) for pair in pairs]
+        replace(pairs, pairs=tuple(bare)).save(data / task)
+    words = ["--model", "blip-mini", "--data", data, "--module-pairs", 3, "--device", "cpu"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    work = killed / "sweeps"
+    for stop in ("answers-svo/00000.parquet", "heads-text-svo/runs-00000.parquet"):
+        process = notice(*words, "--out", killed)
+        until((work / stop).exists, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (killed / "manifest.json").exists()
+    before = (work / "heads-image-svo/runs-00000.parquet").stat().st_mtime_ns
+    process = notice(*words, "--out", killed)
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "blip_noise_out" in said and "blip_detection       NaN" in said
+    reproduce(load_model("blip-mini", device="cpu"), read_tasks([data]), whole, module_pairs=3)
+    assert (work / "heads-image-svo/runs-00000.parquet").stat().st_mtime_ns == before
+    manifests = [json.loads((f / "manifest.json").read_text()) for f in (killed, whole)]
+    for manifest in manifests:
+        del manifest["minutes"], manifest["commit"], manifest["tables"]["costs.csv"]
+    assert manifests[0] == manifests[1]
+    assert set(manifests[0]["tables"]) == TABLES - {"roles.csv", "costs.csv"}
+
+
+def test_data_are_read_by_task(tmp_path):
+    embedded = read_tasks()
+    assert list(embedded) == ["svo", "states", "faces"]
+    assert all(pair.split == "heldout" for pairs in embedded.values() for pair in pairs)
+    assert not any(pair.distractor for pair in embedded["states"])
+    natural = read_tasks(["natural"])
+    assert sum(map(len, natural.values())) == len(load_pairs("natural"))
+    assert all(pair.task == task for task, pairs in natural.items() for pair in pairs)
+
+    for task in ("svo", "faces"):
+        embedded[task].sample(2).save(tmp_path / task)
+    assert {task: len(own) for task, own in read_tasks([tmp_path]).items()} == {
+        "svo": 2,
+        "faces": 2,
+    }
+    one = read_tasks([tmp_path / "faces", "states"])
+    assert list(one) == ["faces", "states"] and len(one["faces"]) == 2
+    with pytest.raises(NoticeError, match=r"Two of the sets in .* have faces"):
+        read_tasks([tmp_path, tmp_path / "faces"])
+    with pytest.raises(NoticeError, match="holds no pairs: give 'embedded', a folder with svo"):
+        read_tasks([tmp_path / "nowhere"])
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is_patched(tmp_path):
+    model = load_model("blip-mini", device="cpu")
+    few = some_pairs(2, ["svo"])
+    with pytest.raises(NoticeError, match=r"rightly with both .* show 2 scenes; at least 3"):
+        reproduce(model, few, tmp_path)
+    assert [path.name for path in (tmp_path / "sweeps").iterdir() if path.is_dir()] == [
+        "answers-svo"
+    ]
+    with pytest.raises(NoticeError, match="no pair to run"):
+        reproduce(model, {}, tmp_path)

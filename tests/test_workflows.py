@@ -1,0 +1,181 @@
+"""The workflows: actionlint and the published schemas find nothing, and what they call exists."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tools.build_book import INPUTS, inputs_hash
+from tools.prepare_notebooks import notebooks
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / ".github" / "workflows"
+WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in FOLDER.glob("*.yml")}
+RUN = (ROOT / "run").read_text()
+TOOLS = Path(sys.executable).parent
+
+
+def jobs():
+    return [
+        pytest.param(job, id=f"{name}-{key}")
+        for name, workflow in sorted(WORKFLOWS.items())
+        for key, job in workflow["jobs"].items()
+    ]
+
+
+def scripts(job):
+    """The shell scripts of a job, the lines of each joined as YAML and bash do."""
+    return [step["run"].replace("\\\n", " ") for step in job["steps"] if "run" in step]
+
+
+def test_actionlint_finds_nothing():
+    command = [TOOLS / "actionlint", "-shellcheck=", "-pyflakes=", *sorted(FOLDER.glob("*.yml"))]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [
+        ("vendor.github-workflows", ".github/workflows/*.yml"),
+        ("custom.github-workflows-require-timeout", ".github/workflows/*.yml"),
+        ("vendor.dependabot", ".github/dependabot.yml"),
+    ],
+)
+def test_files_keep_to_the_published_schemas(schema, files):
+    paths = sorted(ROOT.glob(files))
+    assert paths
+    command = [TOOLS / "check-jsonschema", "--builtin-schema", schema, *paths]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_a_mistake_is_found(tmp_path):
+    text = (FOLDER / "ci.yml").read_text().replace("matrix.python", "matrix.pythn")
+    (tmp_path / "ci.yml").write_text(text)
+    command = [TOOLS / "actionlint", "-shellcheck=", "-pyflakes=", tmp_path / "ci.yml"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 1 and "pythn" in found.stdout
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_nothing_may_be_written_by_default(name):
+    assert WORKFLOWS[name]["permissions"] == {"contents": "read"}
+    assert WORKFLOWS[name]["concurrency"]["group"]
+
+
+@pytest.mark.parametrize("job", jobs())
+def test_actions_are_pinned_and_keep_no_credentials(job):
+    for step in job["steps"]:
+        if "uses" in step:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+
+
+def test_an_action_has_one_pin():
+    """Dependabot moves the commit and the comment together."""
+    uses = {
+        match
+        for path in FOLDER.glob("*.yml")
+        for match in re.findall(r"uses: ([\w/-]+)@(\w+) # (v[\d.]+)$", path.read_text(), re.M)
+    }
+    assert len(uses) == len({action for action, _, _ in uses})
+    total = sum(path.read_text().count("uses:") for path in FOLDER.glob("*.yml"))
+    steps = [step for job in jobs() for step in job.values[0]["steps"] if "uses" in step]
+    assert total == len(steps)
+
+
+@pytest.mark.parametrize("job", jobs())
+def test_scripts_read_no_expressions(job):
+    """What a person can set, or a secret, reaches a shell as a variable and is never its text."""
+    for script in scripts(job):
+        assert "${{" not in script, script
+        assert "set -x" not in script
+
+
+@pytest.mark.parametrize("job", jobs())
+def test_commands_exist(job):
+    for script in scripts(job):
+        for command in re.findall(r"\./run (\w+)", script):
+            assert re.search(rf"^{command}\)$", RUN, re.MULTILINE), command
+        for path in re.findall(r"\btools/[\w./]+", script):
+            assert (ROOT / path).is_file(), path
+
+
+def test_every_supported_python_is_tested():
+    supported = re.search(r"for name in .*?((?:python3\.\d+ )+)", RUN)[1].split()
+    matrix = WORKFLOWS["ci"]["jobs"]["unit"]["strategy"]["matrix"]["python"]
+    assert sorted(f"python{version}" for version in matrix) == sorted(supported)
+
+
+@pytest.mark.parametrize(
+    ("chapters", "expected"),
+    [("", [path.stem for path in notebooks()]), ("07 08_heads", ["07_modules", "08_heads"])],
+)
+def test_the_gpu_matrix_is_every_chapter(chapters, expected, tmp_path):
+    """The plan job's own script, with the tool that it calls."""
+    (script,) = [s for s in scripts(WORKFLOWS["notebooks-gpu"]["jobs"]["plan"]) if "--list" in s]
+    environment = os.environ | {
+        "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
+        "CHAPTERS": chapters,
+    }
+    shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+    subprocess.run(shell, check=True, env=environment, cwd=ROOT)
+    assert (tmp_path / "output").read_text() == f"chapters={json.dumps(expected)}\n"
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_change_of_any_input_starts_the_book_anew(name, tmp_path):
+    """So no cached page outlives a change of the library, the data or the pins."""
+    for one in INPUTS:
+        (tmp_path / one).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / one).is_dir():
+            (tmp_path / one / "deep").mkdir(parents=True)
+            (tmp_path / one / "deep" / "file.py").write_text("1")
+        else:
+            shutil.copy(ROOT / one, tmp_path / one)
+    before = inputs_hash(tmp_path)
+    assert inputs_hash(tmp_path) == before
+    changed = tmp_path / name
+    changed = changed / "deep" / "file.py" if changed.is_dir() else changed
+    changed.write_text(changed.read_text() + "2")
+    assert inputs_hash(tmp_path) != before
+
+
+def test_the_book_is_cached_by_that_hash():
+    steps = WORKFLOWS["book"]["jobs"]["build"]["steps"]
+    (cache,) = [step["with"] for step in steps if "/cache@" in step.get("uses", "")]
+    assert cache["key"].startswith("book-${{ steps.inputs.outputs.hash }}-")
+    assert cache["restore-keys"] == "book-${{ steps.inputs.outputs.hash }}-"
+    hashed = subprocess.check_output(
+        [sys.executable, ROOT / "tools" / "build_book.py", "--hash"], text=True
+    )
+    assert re.fullmatch(r"[0-9a-f]{64}\n", hashed)
+
+
+def get_data(folder, **settings):
+    command = [ROOT / "tools" / "get_data.sh", folder]
+    environment = {"PATH": os.environ["PATH"], **settings}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_data_is_a_folder_or_embedded(tmp_path):
+    assert get_data(tmp_path).stdout == "embedded\n"
+    assert get_data(tmp_path, DATA=str(tmp_path)).stdout == f"{tmp_path}\n"
+    missing = get_data(tmp_path, DATA=str(tmp_path / "none"))
+    assert missing.returncode == 1 and "there is no folder" in missing.stderr
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_data_comes_by_https_only_and_its_address_stays_secret(scheme, tmp_path):
+    answer = get_data(tmp_path / "data", DATA_URL=f"{scheme}:///etc/secret-name")
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert "secret-name" not in answer.stderr
