@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from notice_lib import NoticeError, __version__, downloads
+from notice_lib import NoticeError, __version__
 from notice_lib.downloads import _kind, count_reasons, download_images, is_public
 
 CERTIFICATE = Path(__file__).parent / "reference" / "localhost.pem"

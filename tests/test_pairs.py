@@ -1,15 +1,24 @@
-"""Pairs and sets of pairs: what is a pair, and what is said of what is none."""
+"""Pairs and sets of pairs: what is a pair, and what is said of what is none.
+
+Files are written as spreadsheets, careless editors and attackers write them; reading them gives a
+set or a NoticeError, never anything else.
+"""
 
 import csv
+import json
+import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from notice_lib import NoticeError, PairSet, SemanticPair, load_pairs
 from notice_lib.masks import write_masks
+from notice_lib.pairs import COLUMNS
 
 
 def a_pair(pair_id="p1", folder=Path("nowhere"), **changes) -> SemanticPair:
@@ -89,6 +98,8 @@ def test_a_set_survives_its_folder(stored):
         ({"order": "first"}, "must be one of"),
         ({"split": "train"}, "must be one of"),
         ({"correct": "green"}, "does not offer 'green' or 'blue'"),
+        ({"correct": " "}, "its id and both answers must be given"),
+        ({"prompt": "red or blue? " * 100}, "the prompt has 1300 characters; .* at most 1000"),
     ],
 )
 def test_what_is_no_pair_is_refused(changes, message):
@@ -104,6 +115,14 @@ def test_what_is_no_pair_is_refused(changes, message):
         (lambda row: row | {"clean_image": "images/none.png"}, "line 2: .*none.png is missing"),
         (lambda row: row | {"clean_image": ""}, "line 2: clean_image and corrupt_image must"),
         (lambda row: row | {"clean_masks": "../../secret"}, "line 2: the path .* leaves"),
+        (lambda row: row | {"clean_image": "/etc/passwd"}, "line 2: the path .* must be relative"),
+        (lambda row: row | {"clean_image": r"images\red.png"}, "the path .* must be relative"),
+        (lambda row: row | {"clean_image": "images"}, "line 2: .*images is missing"),
+        (lambda row: row | {"clean_image": "images/\0"}, "line 2: .* is no path"),
+        (lambda row: row | {"clean_image": "a" * 9999}, "line 2: .* is no path"),
+        (lambda row: row | {"shown": '["red", 2]'}, "line 2: shown is .* no JSON list of words"),
+        (lambda row: row | {"shown": '["red"'}, "line 2: shown is .* no JSON list of words"),
+        (lambda row: row | {"pair_id": ""}, "line 2: Pair '': its id and both answers"),
         (
             lambda row: row | {"distractor": "maybe"},
             "line 2: distractor is 'maybe'; it must be true",
@@ -116,6 +135,318 @@ def test_a_wrong_row_is_named(stored, change, message):
     rewrite(stored, change)
     with pytest.raises(NoticeError, match=message):
         PairSet.load(stored)
+
+
+def edit(folder, old: bytes, new: bytes):
+    """Change the bytes of a stored pairs.csv."""
+    content = (folder / "pairs.csv").read_bytes()
+    assert old in content
+    (folder / "pairs.csv").write_bytes(content.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"bottle", b"b\xf6ttle", r"pairs\.csv is not UTF-8"),
+        (b"pair_id", b"\xff\xfep\0a\0", r"pairs\.csv is not UTF-8"),
+        (b"pair_id", b"id", r"pairs\.csv lacks the columns pair_id"),
+        (b"scene_id,task", b"scene_id,scene_id,task", r"pairs\.csv has two columns scene_id"),
+        (b"colour", b"colour,hue", "line 2: the fields are not as many as the columns"),
+        (b"Is this", b'"Is this', r"pairs\.csv cannot be read as CSV"),
+        (b"Is this", b"x" * 200_000, r"pairs\.csv cannot be read as CSV \(field larger"),
+        (b"p1,s1", b"p1\rs1", "line 2: the fields are not as many as the columns"),
+    ],
+)
+def test_a_table_that_is_none_is_named(stored, old, new, message):
+    edit(stored, old, new)
+    with pytest.raises(NoticeError, match=message):
+        PairSet.load(stored)
+
+
+def test_an_empty_table_and_an_empty_set(stored):
+    (stored / "pairs.csv").write_bytes(b"")
+    with pytest.raises(NoticeError, match=r"pairs\.csv lacks the columns clean_image, clean_masks"):
+        PairSet.load(stored)
+    (stored / "pairs.csv").write_text(",".join(COLUMNS))
+    assert len(PairSet.load(stored)) == 0
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(stored):
+    for name in ("pairs.csv", "vocabulary.json"):
+        content = (stored / name).read_bytes()
+        (stored / name).write_bytes(b"\xef\xbb\xbf" + content)
+    assert [pair.pair_id for pair in PairSet.load(stored)] == ["p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not JSON in UTF-8"),
+        ("{'slots': {}}", "is not JSON in UTF-8"),
+        ("[" * 100_000, "is not JSON in UTF-8"),
+        ('{"slots": {"colour": ["\\ud800"]}}', "is not JSON in UTF-8"),
+        ("\udcff", "is not JSON in UTF-8"),
+        ("[]", "must be objects of lists of words"),
+        ('{"slots": ["red"]}', "must be objects of lists of words"),
+        ('{"slots": {"colour": "red"}}', "must be objects of lists of words"),
+        ('{"slots": {"colour": ["red", null]}}', "must be objects of lists of words"),
+        ('{"slots": {"colour": ["red", ""]}}', "must be objects of lists of words"),
+        ('{"near_synonyms": {"red": [["scarlet"]]}}', "must be objects of lists of words"),
+    ],
+)
+def test_a_vocabulary_that_is_none_is_named(stored, text, message):
+    (stored / "vocabulary.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(NoticeError, match=rf"vocabulary\.json.* {message}"):
+        PairSet.load(stored)
+
+
+def test_links_do_not_lead_out_of_the_folder(stored, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (8, 8)).save(secret)
+    red = stored / "images" / "red.png"
+    red.rename(stored / "images" / "moved.png")
+    red.symlink_to("moved.png")
+    (tmp_path / "other name").symlink_to(stored)
+    assert PairSet.load(tmp_path / "other name")[0].image("clean").getpixel((0, 0)) == (255, 0, 0)
+    red.unlink()
+    red.symlink_to(secret)
+    with pytest.raises(NoticeError, match=r"line 2: the path 'images/red\.png' leaves the folder"):
+        PairSet.load(stored)
+    red.unlink()
+    red.symlink_to(red)
+    with pytest.raises(NoticeError, match=r"line 2: .*(is no path|is missing)"):
+        PairSet.load(stored)
+
+
+def test_a_set_is_saved_whole_or_not_at_all(tmp_path):
+    """Files of one name, odd names, and what a stopped save left behind."""
+    folders = [tmp_path / name for name in ("broken bottle", "rusty bottle")]
+    colours = ("red", "blue")
+    for folder, colour in zip(folders, colours, strict=True):
+        folder.mkdir()
+        for name in ("1.png", "Ünïcödé 犬.png", "back\\slash\n.png"):
+            Image.new("RGB", (8, 8), colour).save(folder / name)
+    names = ("1.png", "Ünïcödé 犬.png", "back\\slash\n.png")
+    pairs = [
+        a_pair(f"p{i}", clean_image=folders[0] / name, corrupt_image=folders[1] / name)
+        for i, name in enumerate(names)
+    ]
+    pairs = [replace(pair, clean_masks=None) for pair in pairs]
+    target = tmp_path / "set"
+    (target / "images").mkdir(parents=True)
+    Image.new("RGB", (8, 8), "green").save(target / "images" / "1.png")
+    gone = replace(pairs[0], pair_id="gone", corrupt_image=tmp_path / "gone.png")
+    with pytest.raises(NoticeError, match=r"gone\.png is missing, the corrupt_image of pair gone"):
+        PairSet((*pairs, gone)).save(target)
+    assert not (target / "pairs.csv").exists()
+    PairSet(tuple(pairs)).save(target)
+    for pair in PairSet.load(target):
+        assert pair.image("clean").getpixel((0, 0)) == (255, 0, 0)
+        assert pair.image("corrupt").getpixel((0, 0)) == (0, 0, 255)
+    assert not list(target.rglob("*.part"))
+
+
+# Text that UTF-8 can write.
+texts = st.text(st.characters(codec="utf-8"), max_size=8)
+words = st.one_of(
+    st.sampled_from(["red", "blue", "ice cream", "犬", "naïve", "[red]", '"', "a,b", "a\rb", "="]),
+    texts.filter(lambda text: text.strip() and "\0" not in text),
+)
+
+
+@st.composite
+def pair_sets(draw, folder=Path("nowhere")):
+    """Sets with hostile but valid words, ids and vocabularies."""
+    pairs = []
+    for pair_id in draw(st.lists(words, max_size=4, unique=True)):
+        one, other = draw(st.lists(words, min_size=2, max_size=2, unique_by=str.lower))
+        correct, incorrect = draw(st.permutations([one, other]))
+        order = "correct_first" if correct == one else "incorrect_first"
+        own = {name: draw(texts.filter(lambda t: "\0" not in t)) for name in ("scene_id", "task")}
+        changes = {"correct": correct, "incorrect": incorrect, "order": order, **own}
+        changes |= {"shown": tuple(draw(st.lists(words, max_size=3))), "slot": draw(words)}
+        changes |= {"distractor": draw(st.booleans()), "prompt": f"{one} or {other}"}
+        try:
+            pairs.append(a_pair(pair_id, folder, **changes))
+        except NoticeError:  # e.g. an answer that is not a whole word beside the "or"
+            continue
+    slots = {}
+    for pair in pairs:
+        slots.setdefault(pair.slot, []).extend([pair.correct, pair.incorrect])
+    near = draw(st.lists(st.lists(words, min_size=2, max_size=2, unique=True), max_size=2))
+    closed = {word: frozenset(b for pair in near for b in pair if word in pair) for word in
+              {word for pair in near for word in pair}}  # fmt: skip
+    if draw(st.booleans()):
+        slots = {}
+    return PairSet(tuple(pairs), {slot: tuple(listed) for slot, listed in slots.items()}, closed)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory) -> Path:
+    """A folder with the files that rows may name."""
+    folder = tmp_path_factory.mktemp("fuzzed")
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir()
+    for name in ("red", "blue"):
+        Image.new("RGB", (8, 8), name).save(folder / "images" / f"{name}.png")
+    write_masks(folder / "masks" / "mask.png", {"object": np.eye(8, dtype=bool)})
+    return folder
+
+
+def load_or_refuse(folder):
+    try:
+        pairs = PairSet.load(folder)
+    except NoticeError as error:
+        assert str(folder) in str(error) or "Pair" in str(error) or "Two pairs" in str(error)
+        return None
+    for pair in pairs:
+        assert pair.clean_image.is_relative_to(folder) and pair.corrupt_image.is_file()
+        assert pair.prompt[slice(*pair.spans.correct)].lower() == pair.correct.lower()
+    return pairs
+
+
+HEADER = ",".join(COLUMNS).encode()
+ROW = (
+    b'p1,s1,states,colour,seen,false,images/red.png,images/blue.png,masks/mask.png,,'
+    b'Is this bottle red or blue?,red,blue,correct_first,"[""blue"", ""red""]"'
+)  # fmt: skip
+
+
+@given(st.one_of(st.binary(), st.binary().map((HEADER + b"\n" + ROW + b"\n").__add__)))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_as_a_table(fuzzed, content):
+    (fuzzed / "vocabulary.json").unlink(missing_ok=True)
+    (fuzzed / "pairs.csv").write_bytes(content)
+    load_or_refuse(fuzzed)
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.binary(max_size=3)), max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_a_table_with_bytes_changed(fuzzed, edits):
+    (fuzzed / "vocabulary.json").unlink(missing_ok=True)
+    content = bytearray(HEADER + b"\n" + ROW + b"\n" + ROW.replace(b"p1", b"p2"))
+    for start, new in edits:
+        content[start : start + len(new)] = new
+    (fuzzed / "pairs.csv").write_bytes(content)
+    load_or_refuse(fuzzed)
+
+
+fields = {
+    "distractor": st.sampled_from(["true", "false", "True"]),
+    "split": st.sampled_from(["seen", "heldout"]),
+    "order": st.sampled_from(["correct_first", "incorrect_first"]),
+    "correct": st.sampled_from(["red", "blue", "or", "e", ""]),
+    "incorrect": st.sampled_from(["red", "blue", "re", "?"]),
+    "prompt": st.sampled_from(["red or blue?", "blue or red", "or or or", "red or " * 120]),
+}
+paths = st.sampled_from(
+    ["images/red.png", "images/../images/blue.png", "images", ".", "..", "../x", "/", "~", "\0",
+     "images/red.png/x", "images//red.png", "C:red.png", "", "a" * 300]
+)  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                name: fields.get(name, paths if "_image" in name or "_masks" in name else texts)
+                | texts
+                for name in COLUMNS
+            }
+        ),
+        max_size=3,
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_any_rows(fuzzed, rows):
+    (fuzzed / "vocabulary.json").unlink(missing_ok=True)
+    with open(fuzzed / "pairs.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    load_or_refuse(fuzzed)
+
+
+plain = st.none() | st.booleans() | st.floats() | st.text(max_size=4) | st.just("red")
+keys = st.sampled_from(["slots", "near_synonyms", "colour"]) | st.text(max_size=3)
+json_values = st.recursive(
+    plain,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+)
+
+
+@given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
+@settings(max_examples=200, deadline=None)
+def test_anything_as_a_vocabulary(fuzzed, content):
+    (fuzzed / "pairs.csv").write_bytes(HEADER + b"\n" + ROW)
+    (fuzzed / "vocabulary.json").write_bytes(content)
+    pairs = load_or_refuse(fuzzed)
+    if pairs:
+        json.dumps([pairs.slots, *map(sorted, pairs.near_synonyms.values())]).encode()
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_what_is_saved_is_what_is_loaded(fuzzed, tmp_path_factory, data):
+    pairs = data.draw(pair_sets())
+    located = [
+        replace(
+            pair,
+            clean_image=fuzzed / "images" / "red.png",
+            corrupt_image=fuzzed / "images" / "blue.png",
+            clean_masks=fuzzed / "masks" / "mask.png",
+        )
+        for pair in pairs
+    ]
+    folder = tmp_path_factory.mktemp("saved")
+    replace(pairs, pairs=tuple(located)).save(folder)
+    found = PairSet.load(folder)
+    assert found.slots == pairs.slots
+    assert found.near_synonyms == pairs.near_synonyms
+    names = [name for name in COLUMNS if not name.endswith(("_image", "_masks"))]
+    for one, other in zip(found, pairs, strict=True):
+        assert [getattr(one, name) for name in names] == [getattr(other, name) for name in names]
+
+
+def test_answers_of_several_words_survive(stored, tmp_path):
+    changes = {
+        "prompt": "Is the girl eating ice cream or toast?",
+        "correct": "ice cream",
+        "incorrect": "toast",
+        "shown": ("ice cream", "toast", "[sic]"),
+    }
+    pair = replace(PairSet.load(stored)[0], **changes)
+    PairSet((pair,)).save(tmp_path / "new")
+    (found,) = PairSet.load(tmp_path / "new")
+    assert found.shown == pair.shown and found.correct == "ice cream"
+
+
+def test_time_and_memory_grow_with_the_rows(stored):
+    """Up to ten thousand; no image is opened."""
+    source = PairSet.load(stored)[0]
+    words = [f"word{i}" for i in range(100)]
+
+    def measured(n):
+        """CPU seconds and bytes a row."""
+        pairs = [
+            replace(source, pair_id=f"p{i}", correct=word, prompt=f"Is it {word} or blue?")
+            for i, word in enumerate(words * (n // 100))
+        ]
+        folder = stored.parent / f"{n} rows"
+        PairSet(tuple(pairs), {"colour": (*words, "blue")}).save(folder)
+        started = time.process_time()
+        assert len(PairSet.load(folder)) == n
+        seconds = time.process_time() - started
+        tracemalloc.start()
+        PairSet.load(folder)
+        memory = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return seconds / n, memory / n
+
+    measured(100)
+    (seconds, held), (more_seconds, more_held) = measured(1000), measured(10_000)
+    assert more_seconds < 3 * seconds and more_held < 1.2 * held
+    assert more_seconds < 1e-3 and more_held < 3000
 
 
 def test_images_that_are_none_are_named(stored):
