@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+from tools.colab_packages import replaced
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -81,8 +84,7 @@ def test_pins_lie_in_the_ranges():
 
 
 def test_installing_in_colab_replaces_nothing():
-    for requirement in requirements():
-        assert requirement.specifier.contains(COLAB[requirement.name]), requirement
+    assert replaced(COLAB, requirements()) == []
 
 
 def test_conda_environment_agrees_with_pyproject_and_constraints():
@@ -96,6 +98,21 @@ def test_conda_environment_agrees_with_pyproject_and_constraints():
         name, version = text.split("==")
         assert pins()[name] == version
         assert any(r.name == name and r.specifier.contains(version) for r in requirements("book"))
+
+
+def test_binder_and_devcontainer_agree_with_the_conda_environment():
+    """One Python, which the project supports, and the exact pins."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (python,) = [d.split("=")[1] for d in environment["dependencies"] if str(d)[:7] == "python="]
+    assert (ROOT / "binder" / "runtime.txt").read_text() == f"python-{python}\n"
+    build = ROOT / "binder" / "postBuild"
+    assert os.access(build, os.X_OK)
+    assert '--constraint constraints.txt --editable ".[book]"' in build.read_text()
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert f"/python:{python}-" in container["image"]
+    # ./run installs with the pins into .venv.
+    assert container["updateContentCommand"] == "./run book"
+    assert "/.venv/bin/python" in str(container["customizations"])
 
 
 def test_vendored_javascript_is_as_published():
