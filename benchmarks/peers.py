@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 
 from notice_lib import NoticeError, Site, site_grid, sweep
 from notice_lib.models.base import VLM
@@ -148,19 +149,22 @@ def _ask(peer, python, folder, model, pairs, rows) -> dict:
     pair = pairs[0]
     clean, corrupt = (model.inputs(pair.image(run), pair.prompt) for run in ("clean", "corrupt"))
     answer = model.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
-    given = {
-        "family": model.family,
-        "threads": torch.get_num_threads(),
+    tensors = {
         "clean": clean.pixel_values,
         "corrupt": corrupt.pixel_values,
         "input_ids": clean.input_ids,
+    }
+    given = {
+        "family": model.family,
+        "threads": torch.get_num_threads(),
         "answer": (answer.correct, answer.incorrect),
         "sites": [
             (row.component, row.layer, None if row.head < 0 else row.head, row.position)
             for row in rows.itertuples()
         ],
     }
-    torch.save(given, folder / "given.pt")
+    save_file({name: x.contiguous() for name, x in tensors.items()}, folder / "given.safetensors")
+    (folder / "given.json").write_text(json.dumps(given))
     told = subprocess.run([python, SCRIPTS / peer.script, folder], capture_output=True, text=True)
     if told.returncode != 0:
         raise NoticeError(f"{peer.script} failed:\n{told.stderr[-3000:]}")

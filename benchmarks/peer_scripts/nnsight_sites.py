@@ -12,6 +12,7 @@ from time import perf_counter
 
 import torch
 from nnsight import NNsight
+from safetensors.torch import load_file
 from transformers import BlipForQuestionAnswering, LlavaForConditionalGeneration
 
 
@@ -118,8 +119,10 @@ def patched_gaps(traced, inputs, source, sites, answer, heads):
 
 
 def main(folder):
-    """Reads FOLDER/given.pt and the model beside it; prints seconds and L's as JSON."""
-    given = torch.load(folder / "given.pt")
+    """Reads FOLDER/given.* and the model beside them; prints seconds and L's as JSON."""
+    given = json.loads((folder / "given.json").read_text()) | load_file(
+        folder / "given.safetensors"
+    )
     torch.set_num_threads(given["threads"])
     model_class, answer_class = FAMILIES[given["family"]]
     model = model_class.from_pretrained(folder / "model").eval()

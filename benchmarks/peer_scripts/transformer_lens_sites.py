@@ -10,12 +10,15 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from safetensors.torch import load_file
 from transformer_lens.model_bridge import TransformerBridge
 
 
 def main(folder):
-    """Reads FOLDER/given.pt and the model beside it; prints seconds and L's as JSON."""
-    given = torch.load(folder / "given.pt")
+    """Reads FOLDER/given.* and the model beside them; prints seconds and L's as JSON."""
+    given = json.loads((folder / "given.json").read_text()) | load_file(
+        folder / "given.safetensors"
+    )
     torch.set_num_threads(given["threads"])
     torch.set_grad_enabled(False)
     model = TransformerBridge.boot_transformers(str(folder / "model"), device="cpu")
