@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -48,15 +50,15 @@ def trained_tower(data, args, words):
     torch.manual_seed(args.seed)
     model = models.build_blip(processor.tokenizer)
     steps = args.steps["vision"]
-    path = Path(args.cache) / f"vision-{data.key}-{args.seed}-{steps}.pt"
+    path = Path(args.cache) / f"vision-{data.key}-{args.seed}-{steps}.safetensors"
     if not path.exists():
         log(f"stage 1, vision tower: {steps} steps")
         rng = np.random.default_rng([args.seed, 1])
         minutes = loops.train_vision(data, model.vision_model, steps, rng, log)
-        torch.save({"tower": model.vision_model.state_dict(), "minutes": minutes}, path)
-    stored = torch.load(path)
-    model.vision_model.load_state_dict(stored["tower"])
-    return model, processor, stored["minutes"]
+        save_file(model.vision_model.state_dict(), path, {"minutes": str(minutes)})
+    model.vision_model.load_state_dict(load_file(path))
+    with safe_open(path, "pt") as stored:
+        return model, processor, float(stored.metadata()["minutes"])
 
 
 def train(name, data, args):
