@@ -280,10 +280,10 @@ _PLACES = {
     place: tuple(links.split())
     for links, places in {
         "on at": "beach shore seashore",
-        "on": "bed bench bicycle bike blanket branch bridge carpet chair cliff coast couch court deck "
-        "dock floor ground hill hillside horse ice lawn log mat motorcycle mountain pavement pier "
-        "platform railing rock roof rug runway sand sidewalk skateboard slope sofa stage staircase "
-        "stairs step steps stone stool surfboard swing track trail wave",
+        "on": "bed bench bicycle bike blanket branch bridge carpet chair cliff coast couch court "
+        "deck dock floor ground hill hillside horse ice lawn log mat motorcycle mountain "
+        "pavement pier platform railing rock roof rug runway sand sidewalk skateboard slope "
+        "sofa stage staircase stairs step steps stone stool surfboard swing track trail wave",
         "on in": "boat grass path road street",
         "in on": "field mud snow",
         "in": "air bathroom bedroom cafe car church city classroom desert forest garage garden gym "

@@ -79,9 +79,10 @@ def read_svo_probes(
     true of every man and girl. A dead address leaves its rows out, and what was left out after
     each check is counted in `steps`. Nothing is drawn, and the order of the rows does not matter.
 
-    An image in a folder of one's own is found by its name: the image id (`123.jpg`), or the SHA-256
-    or MD5 of its address in hexadecimal, with the ending of an image or none, or the last part of
-    the address where no other address of the table ends alike.
+    Images in a folder of one's own are found by their names: image ids (`123.jpg`), the SHA-256 or
+    the MD5 of their addresses in hexadecimal, each with the ending of an image or none, or the last
+    parts of their addresses, where no two of the table end alike. A folder has names of one of
+    these kinds: the one by which most images are found.
 
     Args:
         table: svo_probes.csv as published, its columns in any order. `sentence` and the image ids
@@ -105,9 +106,9 @@ def read_svo_probes(
     if images is None and cache is None:
         raise NoticeError("Name a folder of images, or a cache into which they are downloaded.")
     near = symmetric(dict(near_synonyms))
-    counts, rows = _usable_rows(Path(table), question, near)
+    counts, rows, addresses = _usable_rows(Path(table), question, near)
     steps = _steps(counts)
-    paths, left_out = _find_images(rows, images, cache)
+    paths, left_out = _find_images(rows, addresses, images, cache)
     contents = _contents(set(paths.values()), left_out)
     at_hand = {key: path for key, path in paths.items() if path in contents}
     rows = [row for row in rows if all(key in at_hand for key in row.keys)]
@@ -119,11 +120,12 @@ def read_svo_probes(
     return Built(pairs_of(scenes, _vocabulary(kept), near), steps, SOURCE, left_out)
 
 
-def _usable_rows(table: Path, question, near) -> tuple[Counter, list[_Row]]:
-    """How many rows each check loses (all of them under "all"), and the rows that pass, sorted."""
-    counts, rows = Counter(), []
+def _usable_rows(table: Path, question, near) -> tuple[Counter, list[_Row], set[str]]:
+    """How many rows each check loses (all rows under "all"), those that pass, and all addresses."""
+    counts, rows, addresses = Counter(), [], set()
     for fields in _read(table, (question,) if isinstance(question, str) else ()):
         counts["all"] += 1
+        addresses |= {fields["pos_url"].strip(), fields["neg_url"].strip()}
         row = _row(fields, question, near)
         if isinstance(row, _Row):
             rows.append(row)
@@ -131,7 +133,7 @@ def _usable_rows(table: Path, question, near) -> tuple[Counter, list[_Row]]:
             counts[row] += 1
     if not counts["all"]:
         raise NoticeError(f"{table} has no rows: name the published svo_probes.csv.")
-    return counts, sorted(rows)
+    return counts, sorted(rows), addresses
 
 
 def _steps(counts: Counter) -> Steps:
@@ -228,10 +230,12 @@ def _prompts(fields, triplets, slot, options, question) -> tuple[str, str]:
     return prompts
 
 
-def _find_images(rows: list[_Row], images, cache) -> tuple[dict, dict[str, str]]:
+def _find_images(
+    rows: list[_Row], addresses: set[str], images, cache
+) -> tuple[dict, dict[str, str]]:
     """{(id, address): file} of what is at hand, and {id or address: why it is not}."""
     keys = sorted({key for row in rows for key in row.keys})
-    found = _in_folder(Path(images), keys) if images is not None else {}
+    found = _in_folder(Path(images), keys, addresses) if images is not None else {}
     lacking = [key for key in keys if key not in found]
     if cache is None:
         return found, {key[1] or key[0]: "is the name of no file" for key in lacking}
@@ -247,30 +251,27 @@ def _find_images(rows: list[_Row], images, cache) -> tuple[dict, dict[str, str]]
     return found, left_out
 
 
-def _in_folder(folder: Path, keys) -> dict:
-    """{key: file of the folder}, by the names that `read_svo_probes` lists."""
+def _in_folder(folder: Path, keys, addresses: set[str]) -> dict:
+    """{key: file of the folder}, by the kind of names that finds most of them."""
     if not folder.is_dir():
         raise NoticeError(f"There is no folder {folder}: name the one that holds the images.")
-    by_name, by_stem = {}, defaultdict(list)
+    whole, stems = {}, defaultdict(list)
     for path in sorted(folder.iterdir()):
-        by_name[_nfc(path.name)] = path
+        whole[_nfc(path.name)] = [path]
         if path.suffix.lower() in _ENDINGS:
-            by_stem[_nfc(path.stem)].append(path)
-    ends = Counter(map(_last_part, {address for _, address in keys}))
-    found = {}
-    for key in keys:
-        identity, address = key
-        names = (_nfc(identity), *_hashes(address.encode()))
-        stems = [name for name in names if name in by_stem]
-        last = _last_part(address)
-        if stems:
-            one, *others = by_stem[stems[0]]
-            if others:
-                raise NoticeError(f"{one} and {others[0]} have one name; which is it? Move one.")
-            found[key] = one
-        elif last in by_name and ends[last] == 1:
-            found[key] = by_name[last]
-    return found
+            stems[_nfc(path.stem)].append(path)
+    ends = Counter(map(_last_part, addresses))
+    kinds = (
+        {key: stems.get(_nfc(key[0])) for key in keys},
+        {key: stems.get(hashlib.sha256(key[1].encode()).hexdigest()) for key in keys},
+        {key: stems.get(_md5(key[1])) for key in keys},
+        {key: whole.get(end) for key in keys if ends[end := _last_part(key[1])] == 1},
+    )
+    found = max(kinds, key=lambda kind: sum(map(bool, kind.values())))
+    for one, *others in filter(None, found.values()):
+        if others:
+            raise NoticeError(f"{one} and {others[0]} have one name; which is it? Move one away.")
+    return {key: paths[0] for key, paths in found.items() if paths}
 
 
 def _contents(paths: set[Path], left_out: dict[str, str]) -> dict[Path, str]:
@@ -328,9 +329,8 @@ def _vocabulary(rows: list[_Row]) -> dict[str, list[str]]:
     return {slot: sorted({triplet.option(slot) for triplet in triplets}) for slot in SLOTS}
 
 
-def _hashes(data: bytes) -> tuple[str, str]:
-    md5 = hashlib.md5(data, usedforsecurity=False)
-    return hashlib.sha256(data).hexdigest(), md5.hexdigest()
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _last_part(address: str) -> str:
