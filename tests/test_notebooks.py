@@ -12,7 +12,7 @@ import yaml
 from nbmake.pytest_plugin import _should_collect
 
 from tools.prepare_notebooks import FOLDER
-from tools.sync_notebooks import chapters, sync
+from tools.sync_notebooks import LINKING, chapters, sync
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = chapters(ROOT)
@@ -29,10 +29,9 @@ def cells(path, kind, tag=None):
 @pytest.fixture
 def copy(tmp_path):
     """A copy of everything that `./run pairs` reads and writes."""
-    names = ("_config.yml", "pyproject.toml", "jupytext.toml", "README.md", "CITATION.cff")
-    for name in names:
-        shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "book").mkdir()
+    for name in ("_config.yml", "pyproject.toml", "jupytext.toml", *LINKING):
+        shutil.copy(ROOT / name, tmp_path / name)
     for path in CHAPTERS:
         shutil.copy(path, tmp_path / "book")
         if path.with_suffix(".ipynb").exists():
@@ -41,8 +40,10 @@ def copy(tmp_path):
 
 
 def contents(root):
-    names = ["README.md", "CITATION.cff", *sorted(f"book/{p.name}" for p in CHAPTERS)]
-    names += [name.replace(".md", ".ipynb") for name in names if name.startswith("book/")]
+    names = [
+        *LINKING,
+        *(f"book/{path.stem}{end}" for path in CHAPTERS for end in (".md", ".ipynb")),
+    ]
     return {name: (root / name).read_text() for name in names if (root / name).exists()}
 
 

@@ -1,8 +1,8 @@
 """Write the repository's URL wherever it is needed, and bring the paired notebooks up to date.
 
 _config.yml names the repository, pyproject.toml the version. From there they go into the cell that
-installs the library in Colab, in every chapter, and the URL into README.md and CITATION.cff, whose
-GitHub links are all to it.
+installs the library in Colab, in every chapter, and the URL into the pages whose GitHub links are
+all to it.
 
 Usage: python tools/sync_notebooks.py [FOLDER]   (the repository's root by default)
 """
@@ -19,7 +19,10 @@ SETUP_CELL = re.compile(
     r"^```\{code-cell\}[^\n]*\n(?:(?!```).*\n)*?:?tags: .*colab-setup.*\n(?:(?!```).*\n)*```\n",
     re.MULTILINE,
 )
-REPOSITORY = re.compile(r"//(github\.com|colab\.research\.google\.com/github)/[\w-]+/[\w.-]*\w")
+LINKING = ("README.md", "CITATION.cff", "book/runtimes.md")
+REPOSITORY = re.compile(
+    r"//(github\.com|colab\.research\.google\.com/github|mybinder\.org/v2/gh)/[\w-]+/[\w.-]*\w"
+)
 FIRST_CELL = re.compile(r"^```\{code-cell\}", re.MULTILINE)
 
 
@@ -70,7 +73,7 @@ def sync(root: Path) -> None:
     url = yaml.safe_load((root / "_config.yml").read_text())["repository"]["url"]
     cell = setup_cell(url, reference(root))
     owner_and_name = url.removeprefix("https://github.com/")
-    for name in ("README.md", "CITATION.cff"):
+    for name in LINKING:
         text = (root / name).read_text()
         (root / name).write_text(REPOSITORY.sub(rf"//\1/{owner_and_name}", text))
     sources = chapters(root)
