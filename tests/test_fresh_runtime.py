@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from notice_lib.colab import advice
+from notice_lib.costs import activations, read_config, weights
 from tools.colab_packages import dependencies, replaced, versions
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +66,17 @@ def test_advice_tells_three_runtimes_apart():
     assert advice(("Tesla T4", 15 * GIB), True).startswith("GPU: Tesla T4, 15 GiB. ")
     assert "Change runtime type" in advice(None, False)
     assert "delete runtime" in advice(None, True)
+
+
+def test_the_page_names_what_the_estimates_say():
+    """Weights and activations of the paper's models, as the page about runtimes has them."""
+    page = " ".join((ROOT / "book" / "runtimes.md").read_text().split())
+    blip = read_config("Salesforce/blip-vqa-base")
+    llava = read_config("llava-hf/llava-1.5-7b-hf")
+    assert f"{weights(blip)['float32'] / GIB:.1f} GiB of weights in 32 bits" in page
+    assert f"at most {activations(blip, 'float32') / GIB:.1f} GiB for what" in page
+    assert f"{weights(llava)['bfloat16'] / GIB:.1f} GiB of weights in 16 bits" in page
+    assert f"at most {activations(llava, 'bfloat16') / GIB:.1f} GiB for what" in page
 
 
 def test_versions_of_a_published_list():
