@@ -58,6 +58,11 @@ class Quantization(StrEnum):
     nf4 = "nf4"
 
 
+class GpuDtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 Name = Annotated[
     str, typer.Argument(help="blip-mini, llava-mini, a checkpoint's folder, or a hub id.")
 ]
@@ -307,6 +312,38 @@ def reproduce(
     if state.is_main_process:
         print(found[["key", "estimate", "low", "high", "verdict"]].round(3).to_string(index=False))
         print(f"written to {out}")
+
+
+@app.command()
+def costs(
+    model: Name,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Of all tasks together, answered rightly.")
+    ] = 8000,
+    module_pairs: Annotated[
+        int, typer.Option(min=1, help="Of each task, as `notice reproduce` takes it.")
+    ] = 120,
+    gpu: Annotated[str, typer.Option(help="T4, RTX 3090, A100 or H100.")] = "RTX 3090",
+    dtype: Annotated[
+        GpuDtype, typer.Option(help="What the GPU computes in; with nf4, bfloat16.")
+    ] = "bfloat16",
+):
+    """Estimate the GPU memory and hours of `notice reproduce`, from the model's configuration.
+
+    Nothing is run and no weight is loaded. Only the weights' bytes are exact.
+
+    Example: notice costs llava-hf/llava-1.5-7b-hf --gpu A100
+    """
+    from .costs import GPUS, UTILISATION, estimate, memory, read_config
+
+    config = read_config(model)
+    hours = estimate(config, pairs, module_pairs, dtype, gpu)
+    print("GPU memory, GiB: weights; estimated activations (at most); both")
+    print(memory(config).round(1).to_string(index=False))
+    peak = GPUS[gpu][dtype]
+    print(f"\nHours, estimated: at {UTILISATION:.0%} of the {gpu}'s {peak:g} TFLOP/s in {dtype}")
+    print(hours.round(2).to_string(index=False))
+    print(f"{hours['hours'].sum():.1f} hours in all")
 
 
 def _print_selected(found: pd.DataFrame) -> None:

@@ -1,0 +1,125 @@
+"""Estimates of memory and hours against what torch counts."""
+
+import re
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BlipForQuestionAnswering
+from typer.testing import CliRunner
+
+from benchmarks import random_models
+from notice_lib import NoticeError, load_model, site_grid, sweep
+from notice_lib.cli import app
+from notice_lib.costs import (
+    AFTER,
+    BEFORE,
+    GPUS,
+    UTILISATION,
+    activations,
+    estimate,
+    memory,
+    published,
+    read_config,
+    weights,
+)
+from notice_lib.operations import BlipWork, LlavaWork
+
+BLIP, LLAVA = "Salesforce/blip-vqa-base", "llava-hf/llava-1.5-7b-hf"
+WIDE = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4}
+WIDE |= {"num_attention_heads": 4}
+
+
+def wide(family: str):
+    """So wide that attention, which torch does not count on a CPU, is little beside the rest."""
+    config = random_models.TINY_BLIP if family == "blip" else random_models.TINY_LLAVA
+    config = {name: own | WIDE for name, own in config.items()}
+    config["text_config"] |= {"num_key_value_heads": 4, "encoder_hidden_size": 128}
+    return getattr(random_models, family)(config)
+
+
+@pytest.mark.parametrize("family", ["blip", "llava"])
+def test_operations_are_those_that_a_sweep_does(family, tmp_path):
+    """Within a tenth: counted are products that must be done, without the fused attention."""
+    model = wide(family)
+    prompt = random_models.BLIP_PROMPT if family == "blip" else random_models.LLAVA_PROMPT
+    pairs = random_models.random_pairs(tmp_path, prompt, 1)
+    length = len(model.inputs(pairs[0].image("clean"), prompt))
+    question = length - (2 if family == "blip" else model.grid**2 + BEFORE + AFTER)
+    found = estimate(model.model.config, pairs=1, question=question).set_index("part")
+    head = "cross_attention" if family == "blip" else "self_attention"
+    place = "correct" if family == "blip" else "last"
+    parts = {
+        "heads, image": site_grid(model, [head], per_head=True, position=place),
+        "modules, image": site_grid(model),
+    }
+    if family == "llava":
+        parts["heads at the option"] = site_grid(model, [head], per_head=True, position="correct")
+    for part, sites in parts.items():
+        with FlopCounterMode(display=False) as counter:
+            swept = sweep(model, pairs, sites)
+        estimated = found.loc[part, "tflop"] / found.loc[part, "pairs"] * 1e12
+        assert counter.get_total_flops() == pytest.approx(estimated, rel=0.1)
+        # Tokens before the image cannot change, and their runs are not run.
+        idle = 3 * model.n_layers * BEFORE if (family, part) == ("llava", "modules, image") else 0
+        assert found.loc[part, "runs"] == (len(swept.patched) - idle) * found.loc[part, "pairs"]
+
+
+def test_real_shapes_are_counted_as_torch_counts_them():
+    config = published(BLIP)
+    config._attn_implementation = "eager"
+    with torch.device("meta"):
+        model = BlipForQuestionAnswering(config)
+        ids, pixels = torch.ones(1, 12, dtype=torch.long), torch.randn(1, 3, 384, 384)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        image = model.vision_model(pixel_values=pixels)[0]
+        model.text_encoder(ids, encoder_hidden_states=image)
+    work = BlipWork(config, 12)
+    counted = counter.get_total_flops()
+    assert work.image() + work.layers * work.layer() == pytest.approx(counted, rel=1e-6)
+
+    # A token of Llama does two operations a weight, but for the embeddings.
+    config = published(LLAVA)
+    work, text = LlavaWork(config, 1), config.text_config
+    size = weights(config)["bfloat16"] / 2
+    tower_and_projector = 303_507_456 + 1024 * 4096 + 4096 + 4096 * 4096 + 4096
+    in_layers = size - tower_and_projector - 2 * text.vocab_size * text.hidden_size
+    assert work.layers * work.layer(1) == pytest.approx(2 * in_layers, rel=1e-3)
+
+
+def test_weights_are_those_of_the_model():
+    model = load_model("blip-mini", device="cpu").model
+    own = weights(read_config("blip-mini"))
+    assert own["float32"] == sum(p.nbytes for p in model.parameters())
+    assert own["bfloat16"] * 2 == own["float32"]
+    # What the hub says of the checkpoints: 7.06 and 13.4 billion parameters.
+    assert weights(published(LLAVA))["float32"] == 4 * 7_063_427_072
+    assert round(weights(published("llava-hf/llava-1.5-13b-hf"))["float32"] / 4e9, 1) == 13.4
+
+
+def test_memory_and_hours_follow_from_their_assumptions():
+    config = published(LLAVA)
+    table = memory(config).set_index("dtype")
+    assert (table["both"] == table["weights"] + table["activations"]).all()
+    assert table.loc["nf4", "activations"] == table.loc["bfloat16", "activations"]
+    assert 0.25 < table.loc["nf4", "weights"] / table.loc["bfloat16", "weights"] < 0.35
+    assert activations(config, "float32", question=20) > activations(config, "float32")
+    few, many = (estimate(config, pairs=n).set_index("part") for n in (100, 1000))
+    heads = "heads, text"
+    assert many.loc[heads, "hours"] == pytest.approx(10 * few.loc[heads, "hours"])
+    assert few.loc["modules, text", "pairs"] == 360
+    rate = GPUS["RTX 3090"]["bfloat16"] * UTILISATION
+    assert few["tflop"].sum() == pytest.approx(few["hours"].sum() * 3600 * rate)
+    assert published(BLIP).to_dict() == published("Salesforce/blip-vqa-capfilt-large").to_dict()
+
+
+def test_the_command_and_what_it_refuses(tmp_path):
+    done = CliRunner().invoke(app, ["costs", LLAVA, "--pairs", "100"])
+    assert done.exit_code == 0
+    hours = estimate(published(LLAVA), pairs=100)["hours"].sum()
+    assert re.search(r"nf4 +4\.1 +3\.2 +7\.3\n", done.stdout)
+    assert done.stdout.splitlines()[-1] == f"{hours:.1f} hours in all"
+    with pytest.raises(NoticeError, match="Peaks are known of T4, RTX 3090, A100, H100"):
+        estimate(published(BLIP), gpu="H200")
+    with pytest.raises(NoticeError, match=r"has no config\.json"):
+        read_config(tmp_path)
