@@ -9,6 +9,8 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from . import cli_pairs
+from .cli_options import Number, Seed, Set
 from .errors import NoticeError
 
 app = typer.Typer(
@@ -17,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Patch activations of vision-language models on semantic pairs.",
 )
+app.add_typer(cli_pairs.app, name="pairs")
 
 
 class Corruption(StrEnum):
@@ -66,9 +69,6 @@ class GpuDtype(StrEnum):
 Name = Annotated[
     str, typer.Argument(help="blip-mini, llava-mini, a checkpoint's folder, or a hub id.")
 ]
-Set = Annotated[str, typer.Argument(help="svo, states, faces, natural, or a folder of pairs.")]
-Number = Annotated[int | None, typer.Option("--n", min=1, help="How many pairs; all by default.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 
 
 @app.command()
@@ -93,28 +93,6 @@ def info(model: Annotated[str | None, typer.Argument(help="A model to describe, 
         print(f"  {name}: {stack.n_layers} layers of {stack.n_heads} heads; components")
         print(f"    {', '.join(stack.components)}")
     print(f"  {vlm.image_size} pixels a side, {vlm.grid} x {vlm.grid} patches")
-
-
-@app.command()
-def pairs(
-    name: Set,
-    n: Number = None,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Write these pairs as a folder.")] = None,
-):
-    """Count a pair set's pairs by slot, split and answer order; or write a part of it.
-
-    Example: notice pairs svo --n 100 --out svo-100
-    """
-    from .datasets import load_pairs
-
-    found = load_pairs(name, n, seed)
-    by = ["task", "slot", "split", "distractor"]
-    print(found.table().value_counts([*by, "order"]).unstack(fill_value=0).to_string())
-    print(f"{len(found)} pairs")
-    if out:
-        found.save(out)
-        print(f"written to {out}")
 
 
 @app.command()

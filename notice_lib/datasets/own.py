@@ -21,7 +21,11 @@ PAIRS = ("clean_image", "corrupt_image", "prompt", "correct", "incorrect")
 """Columns of a table of pairs; it may also have `slot`, `scene` and the two `..._masks`."""
 SLOT = "attribute"
 """The slot of answers that have none."""
-OWN = Source("images of one's own", "", "", "Not stated by whoever built this set.")
+
+
+def own_source(licence: str = "", title: str = "images of one's own") -> Source:
+    """For the card of a set of one's own."""
+    return Source(title, "", "", licence or "No licence was stated when this set was built.")
 
 
 def template(text: str) -> Question:
@@ -52,7 +56,7 @@ def read_labels(
     masks: str | Path | None = None,
     near_synonyms: Mapping[str, Iterable[str]] | None = None,
     seed: int = 0,
-    source: Source = OWN,
+    source: Source | None = None,
 ) -> Built:
     """Pairs from a table of labels: image, attribute, and perhaps rest and slot.
 
@@ -93,14 +97,16 @@ def read_labels(
     labelled = [label for _, label in labels.values()]
     steps = [("rows: of the table", rows), ("images: labels", len(labelled))]
     files = _masks_of(labelled, folder, Path(masks)) if masks else {}
-    return build_pairs(labelled, asked, task, source, near_synonyms, seed, steps, files)
+    return build_pairs(
+        labelled, asked, task, source or own_source(), near_synonyms, seed, steps, files
+    )
 
 
 def read_pairs(
     table: str | Path,
     images: str | Path | None = None,
     task: str = "own",
-    source: Source = OWN,
+    source: Source | None = None,
 ) -> Built:
     """Pairs from a table of pairs: two images, a prompt, and the answer that is true of each.
 
@@ -135,13 +141,20 @@ def read_pairs(
         ("scenes: two images, one question", len(distinct)),
     ]
     words = {slot: sorted(words) for slot, words in sorted(slots.items())}
-    return Built(pairs_of(distinct, words), steps, source, left_out)
+    return Built(pairs_of(distinct, words), steps, source or own_source(), left_out)
 
 
 def is_table_of_pairs(table: str | Path) -> bool:
-    """Whether a table has the columns of `read_pairs`; else it is read by `read_labels`."""
-    with open(table, encoding="utf-8-sig", errors="replace") as file:
-        return "clean_image" in file.readline()
+    """Whether a table is one for `read_pairs`, by its first line; else it is for `read_labels`.
+
+    Raises:
+        NoticeError: it cannot be read.
+    """
+    try:
+        with open(table, encoding="utf-8-sig", errors="replace") as file:
+            return PAIRS[0] in file.readline()
+    except OSError as error:
+        raise NoticeError(f"{table} cannot be read ({error.strerror}): name a CSV file.") from None
 
 
 def _folder(table: str | Path, images: str | Path | None) -> Path:

@@ -1,0 +1,379 @@
+"""One's own images: a table of labels, a table of pairs, a data set of Hugging Face."""
+
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from layouts import a_picture, first_option, write_csv, write_folders
+from PIL import Image
+
+from notice_lib import NoticeError, load_pairs
+from notice_lib.datasets.hub import open_dataset, read_dataset
+from notice_lib.datasets.own import is_table_of_pairs, read_labels, read_pairs, template
+from notice_lib.masks import write_masks
+
+LABELS = ("image", "attribute", "rest", "slot")
+PAIRS = ("clean_image", "corrupt_image", "prompt", "correct", "incorrect")
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Six different images, named 0 to 5."""
+    return write_folders(tmp_path, {"photos": 6}, ending=".png") / "photos"
+
+
+def labels_of(photos, *rows, columns=LABELS):
+    return write_csv(photos / "labels.csv", columns, *rows)
+
+
+ROWS = [
+    ("0.png", "red", "bottle", "colour"),
+    ("1.png", "blue", "bottle", "colour"),
+    ("2.png", "red", "shoe", "colour"),
+    ("3.png", "light blue", "shoe", "colour"),
+    ("0.png", "bent", "bottle", "shape"),
+    ("1.png", "straight", "bottle", "shape"),
+]
+
+
+def test_a_table_of_labels_gives_pairs(photos):
+    built = read_labels(labels_of(photos, *ROWS))
+    assert built.steps[:2] == [("rows: of the table", 6), ("images: labels", 6)]
+    assert len(built.pairs) == 12
+    asked = {pair.prompt for pair in built.pairs}
+    assert {"Is this shoe red or light blue?", "Is this bottle straight or bent?"} <= asked
+    for pair in built.pairs:
+        names = {pair.clean_image.name, pair.corrupt_image.name}
+        assert names in ({"0.png", "1.png"}, {"2.png", "3.png"})
+        assert (pair.task, pair.split, pair.clean_masks) == ("own", "heldout", None)
+    assert built.pairs.slots == {
+        "colour": ("blue", "light blue", "red"),
+        "shape": ("bent", "straight"),
+    }
+
+
+def test_the_order_of_the_rows_does_not_matter(photos):
+    one = read_labels(labels_of(photos, *ROWS), seed=3).pairs
+    other = read_labels(labels_of(photos, *ROWS[::-1], ROWS[0]), seed=3).pairs
+    assert one == other
+
+
+def test_a_question_of_ones_own(photos):
+    rows = [("0.png", "happy"), ("1.png", "{rest}"), ("2.png", "sad")]
+    table = labels_of(photos, *rows, columns=LABELS[:2])
+    pairs = read_labels(table, question="Feels it {first}, or {second}?", task="mine").pairs
+    assert {pair.task for pair in pairs} == {"mine"}
+    assert {"Feels it happy, or sad?", "Feels it {rest}, or happy?"} & {p.prompt for p in pairs}
+    assert read_labels(table).pairs[0].prompt.startswith("Is this ")
+    assert "  " not in read_labels(table).pairs[0].prompt
+    with pytest.raises(NoticeError, match=r"'Is it \{first\}\?' must have"):
+        template("Is it {first}?")
+
+
+def test_masks_are_found_by_the_names_of_images(photos, tmp_path):
+    (tmp_path / "masks").mkdir()
+    write_masks(tmp_path / "masks" / "0.png", {"object": np.eye(8, dtype=bool)})
+    built = read_labels(labels_of(photos, *ROWS[:2]), masks=tmp_path / "masks")
+    for pair in built.pairs:
+        run, other = ("clean", "corrupt") if pair.clean_image.stem == "0" else ("corrupt", "clean")
+        assert pair.masks(run)["object"].sum() == 8
+        assert pair.masks(other) == {}
+    Image.new("RGB", (8, 8)).save(tmp_path / "masks" / "1.png")
+    with pytest.raises(NoticeError, match=r"1\.png holds no masks"):
+        read_labels(labels_of(photos, *ROWS[:2]), masks=tmp_path / "masks")
+    with pytest.raises(NoticeError, match=r"no folder .*nowhere with masks"):
+        read_labels(labels_of(photos, *ROWS[:2]), masks=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("0.png", "", "bottle", "colour")], "line 2: attribute is empty"),
+        ([("", "red", "bottle", "colour")], "line 2: image is empty"),
+        ([ROWS[0], ("9.png", "red", "", "")], r"line 3: .*9\.png is missing"),
+        ([("../../x.png", "red", "", "")], "line 2: the path '../../x.png' leaves the folder"),
+        ([("/etc/passwd", "red", "", "")], "line 2: the path '/etc/passwd' must be relative"),
+        ([ROWS[0], ("0.png", "blue", "bottle", "colour")], "line 3: .*line 2 labels .* red bottle"),
+        ([("0.png", "red", "a,b", "colour")], "line 2: it has not as many fields"),
+        ([("0.png", "red")], "line 2: it has not as many fields"),
+        ([ROWS[0], ROWS[2]], "No image has a partner among 2 usable ones of 2"),
+        ([], "No image has a partner among 0 usable ones of 0"),
+    ],
+)
+def test_a_wrong_row_of_labels_is_named(photos, rows, message):
+    with pytest.raises(NoticeError, match=message):
+        read_labels(labels_of(photos, *rows))
+
+
+def test_a_wrong_table_is_named(photos, tmp_path):
+    with pytest.raises(NoticeError, match="lacks the columns attribute"):
+        read_labels(labels_of(photos, columns=("image", "label")))
+    empty = tmp_path / "empty.csv"
+    empty.write_text("")
+    for read in (read_labels, read_pairs):
+        with pytest.raises(NoticeError, match=r"empty\.csv lacks the columns"):
+            read(empty)
+        with pytest.raises(NoticeError, match=r"none\.csv"):
+            read(tmp_path / "none.csv")
+        with pytest.raises(NoticeError, match=r"no folder .*nowhere: name the one with the images"):
+            read(empty, tmp_path / "nowhere")
+    (tmp_path / "latin.csv").write_bytes("image,attribute\nä,ö\n".encode("latin-1"))
+    with pytest.raises(NoticeError, match="not UTF-8"):
+        read_labels(tmp_path / "latin.csv")
+
+
+def test_damaged_images_are_left_out(photos):
+    (photos / "2.png").write_bytes((photos / "2.png").read_bytes()[:60])
+    (photos / "3.png").write_text("nothing")
+    built = read_labels(labels_of(photos, *ROWS[:4]))
+    assert dict(built.steps)["images: that decode"] == 2
+    assert sorted(built.left_out) == sorted(
+        "/".join((photos / name).parts[-3:]) for name in ("2.png", "3.png")
+    )
+
+
+# Tables of ready pairs.
+
+ONE = ("0.png", "1.png", "Is the dog or the goat pulling?", "dog", "goat")
+TWO = ("2.png", "3.png", "Is it pulling or pushing?", "pushing", "pulling")
+
+
+def pairs_table(photos, *rows, columns=PAIRS):
+    return write_csv(photos / "pairs-table.csv", columns, *rows)
+
+
+def test_a_table_of_pairs_gives_all_four_of_each(photos):
+    built = read_pairs(pairs_table(photos, ONE, TWO), task="mine")
+    assert built.steps == [
+        ("rows: of the table", 2),
+        ("rows: with two images that decode and differ", 2),
+        ("scenes: two images, one question", 2),
+    ]
+    truth = {"0.png": "dog", "1.png": "goat", "2.png": "pushing", "3.png": "pulling"}
+    for pair in built.pairs:
+        assert truth[pair.clean_image.name] == pair.correct
+        assert truth[pair.corrupt_image.name] == pair.incorrect
+        assert (first_option(pair) == pair.correct) == (pair.order == "correct_first")
+    assert Counter(pair.prompt for pair in built.pairs) == {
+        "Is the dog or the goat pulling?": 2,
+        "Is the goat or the dog pulling?": 2,
+        "Is it pulling or pushing?": 2,
+        "Is it pushing or pulling?": 2,
+    }
+
+
+def test_rows_that_say_the_same_again_are_counted(photos):
+    turned = ("1.png", "0.png", "Is the goat or the dog pulling?", "goat", "dog")
+    (photos / "copy.png").write_bytes((photos / "0.png").read_bytes())
+    copied = ("copy.png", *ONE[1:])
+    built = read_pairs(pairs_table(photos, ONE, ONE, turned, copied, TWO))
+    assert [left for _, left in built.steps] == [5, 5, 2]
+    opposite = ("1.png", "0.png", "Is the goat or the dog pulling?", "dog", "goat")
+    with pytest.raises(NoticeError, match=r"line 3 says the opposite of .*line 2"):
+        read_pairs(pairs_table(photos, ONE, opposite))
+    other_question = ("0.png", "1.png", "Is the dog or the goat pushing?", "goat", "dog")
+    assert len(read_pairs(pairs_table(photos, ONE, other_question)).pairs) == 8
+
+
+def test_columns_that_may_be_there(photos):
+    write_masks(photos / "m.png", {"subject": np.eye(8, dtype=bool)})
+    columns = (*PAIRS, "slot", "scene", "clean_masks", "corrupt_masks")
+    row = (*ONE, "subject", "yard", "m.png", "")
+    pair = read_pairs(pairs_table(photos, row, columns=columns)).pairs[0]
+    assert (pair.slot, pair.scene_id) == ("subject", "yard")
+    assert pair.masks("clean")["subject"].sum() == 8
+    assert pair.corrupt_masks is None
+    with pytest.raises(NoticeError, match="yard and yard have the same id"):
+        read_pairs(pairs_table(photos, row, (*TWO, "verb", "yard", "", ""), columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("0.png", "1.png", "A dog?", "dog", "goat"), "line 2: The prompt 'A dog\\?' does not"),
+        (("0.png", "9.png", *ONE[2:]), r"line 2: .*9\.png is missing"),
+        (("0.png", "../labels.csv", *ONE[2:]), "line 2: the path .* leaves the folder"),
+        (("0.png", "0.png", *ONE[2:]), "none of its 1 rows has two usable images"),
+        (("0.png", "1.png", "dog or Dog", "dog", "Dog"), "both answers are 'dog'"),
+        (("0.png", "1.png", "", "dog", "goat"), "line 2: prompt is empty"),
+    ],
+)
+def test_a_wrong_pair_is_named(photos, row, message):
+    (photos.parent / "labels.csv").write_text("")
+    with pytest.raises(NoticeError, match=message):
+        read_pairs(pairs_table(photos, row))
+
+
+def test_damaged_images_of_pairs_are_left_out(photos):
+    (photos / "2.png").write_bytes(b"")
+    built = read_pairs(pairs_table(photos, ONE, TWO))
+    assert [left for _, left in built.steps] == [2, 1, 1]
+    assert [name.split("/")[-1] for name in built.left_out] == ["2.png"]
+
+
+def test_the_two_kinds_of_tables_are_told_apart(photos):
+    assert is_table_of_pairs(pairs_table(photos, ONE))
+    assert not is_table_of_pairs(labels_of(photos, *ROWS))
+    with pytest.raises(NoticeError, match="cannot be read"):
+        is_table_of_pairs(photos / "none.csv")
+
+
+# Whatever is in a table, it gives pairs or a NoticeError.
+
+WORDS = st.sampled_from(
+    ["0.png", "1.png", "../x", "a" * 300, "red", "or", "Red", " ", "", "é", "\0", '"', "{first}"]
+)
+CELLS = WORDS | st.text(max_size=8)
+
+
+@settings(
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_any_table_gives_pairs_or_an_error_that_is_said(photos, data):
+    columns = data.draw(st.sampled_from([LABELS, PAIRS, (*PAIRS, "clean_masks", "scene")]))
+    rows = data.draw(st.lists(st.lists(CELLS, min_size=2, max_size=7), max_size=4))
+    text = "\n".join(",".join(row) for row in [columns, *rows])
+    raw = text.encode("utf-8", "surrogatepass")
+    raw = data.draw(st.just(raw) | st.binary(max_size=60))
+    table = photos / "any.csv"
+    table.write_bytes(raw)
+    for read in (read_labels, read_pairs):
+        try:
+            built = read(table)
+        except NoticeError as error:
+            assert str(error)
+        else:
+            assert len(built.pairs) % 4 == 0 < len(built.pairs)
+
+
+def test_ten_thousand_rows(tmp_path):
+    folder = write_folders(tmp_path, {"photos": 142}, ending=".png") / "photos"
+    rows = [
+        (f"{i}.png", f"{j}.png", f"Is it w{i} or w{j}?", f"w{i}", f"w{j}")
+        for i in range(142)
+        for j in range(i)
+    ]
+    built = read_pairs(pairs_table(folder, *rows[:10_000]))
+    assert len(built.pairs) == 40_000
+    labels = [(f"{i % 142}.png", f"w{i % 71}", "", f"slot {i // 142}") for i in range(10_000)]
+    labels = [(name, f"{slot[5:]}{word}", rest, slot) for name, word, rest, slot in labels]
+    built = read_labels(labels_of(folder, *labels))
+    assert dict(built.steps)["images: without copies and contradictions"] == 10_000
+
+
+# Data sets of Hugging Face.
+
+
+def rows_of(count=12):
+    names = ("bent", "rusty", "wet")
+    return {
+        "photo": [{"bytes": a_picture(i), "path": None} for i in range(count)],
+        "state": [i % 3 for i in range(count)],
+        "noun": ["bottle" if i % 2 else "shoe" for i in range(count)],
+    }, datasets.Features(
+        {
+            "photo": datasets.Image(),
+            "state": datasets.ClassLabel(names=names),
+            "noun": datasets.Value("string"),
+        }
+    )
+
+
+def of_hub(count=12) -> datasets.Dataset:
+    rows, features = rows_of(count)
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+NAMES = {"image": "photo", "attribute": "state", "rest": "noun"}
+
+
+def test_a_data_set_gives_pairs(tmp_path):
+    built = read_dataset(of_hub(), tmp_path / "a", **NAMES)
+    assert built.steps[:2] == [("rows: of the data set", 12), ("rows: with a label", 12)]
+    content = {a_picture(i): i for i in range(12)}
+    for pair in built.pairs:
+        i, j = (content[p.read_bytes()] for p in (pair.clean_image, pair.corrupt_image))
+        assert (pair.correct, pair.incorrect) == tuple(
+            ("bent", "rusty", "wet")[k % 3] for k in (i, j)
+        )
+        assert i % 2 == j % 2 == (" bottle " in pair.prompt)
+        assert pair.clean_image.suffix == ".png"
+    streamed = read_dataset(of_hub().to_iterable_dataset(), tmp_path / "b", **NAMES)
+    shuffled = read_dataset(of_hub().shuffle(seed=1), tmp_path / "c", **NAMES)
+    ids = [pair.pair_id for pair in built.pairs]
+    assert ids == [pair.pair_id for pair in streamed.pairs]
+    assert ids == [pair.pair_id for pair in shuffled.pairs]
+
+
+def test_images_may_be_decoded_or_bytes(tmp_path):
+    plain = {"image": [a_picture(i) for i in range(4)], "label": ["red", "blue"] * 2}
+    encoded = read_dataset(datasets.Dataset.from_dict(plain), tmp_path / "a").pairs
+    rows = []
+    for content, word in zip(plain["image"], plain["label"], strict=True):
+        (tmp_path / "one.png").write_bytes(content)
+        with Image.open(tmp_path / "one.png") as image:
+            rows.append({"image": image.copy(), "label": word})
+    decoded = read_dataset(datasets.Dataset.from_list(rows), tmp_path / "b").pairs
+    assert len(encoded) == len(decoded) > 0
+    pixels = {pair.image("clean").tobytes() for pair in decoded}
+    assert pixels == {pair.image("clean").tobytes() for pair in encoded}
+
+
+def test_rows_without_label_and_without_image_are_left_out(tmp_path):
+    rows, features = rows_of()
+    rows["state"][0] = -1
+    rows["state"][1] = None
+    rows["photo"][2] = {"bytes": b"no image", "path": None}
+    rows["photo"][4] = rows["photo"][3]
+    built = read_dataset(datasets.Dataset.from_dict(rows, features=features), tmp_path, **NAMES)
+    assert [left for _, left in built.steps[:4]] == [12, 10, 9, 7]
+    assert len(built.left_out) == 2  # bytes that are no image, and one file of two labels
+
+
+def test_a_local_data_set_is_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    of_hub().save_to_disk(tmp_path / "disk")
+    datasets.DatasetDict({"train": of_hub(), "test": of_hub(6)}).save_to_disk(tmp_path / "both")
+    of_hub().to_parquet(tmp_path / "rows.parquet")
+    for name in ("disk", "both", "rows.parquet"):
+        built = read_dataset(open_dataset(str(tmp_path / name)), tmp_path / "images", **NAMES)
+        assert built.steps[0] == ("rows: of the data set", 12)
+    assert len(open_dataset(str(tmp_path / "both"), "test")) == 6
+    write_folders(tmp_path / "folders", {"red": 3, "blue": 3}, ending=".png")
+    pairs = read_dataset(open_dataset(str(tmp_path / "folders")), tmp_path / "images").pairs
+    assert {pair.correct for pair in pairs} == {"red", "blue"}
+    assert all(pair.clean_image.parent.name == pair.correct for pair in pairs)
+
+
+def test_what_is_no_data_set_is_said(tmp_path):
+    with pytest.raises(NoticeError, match="nowhere', split 'train', cannot be opened"):
+        open_dataset(str(tmp_path / "nowhere"))
+    with pytest.raises(NoticeError, match="lacks the columns picture; it has photo, state, noun"):
+        read_dataset(of_hub(), tmp_path, **(NAMES | {"image": "picture"}))
+    with pytest.raises(NoticeError, match="row 0, column 'noun' holds no image but str"):
+        read_dataset(of_hub(), tmp_path, **(NAMES | {"image": "noun", "rest": None}))
+
+
+def test_masks_and_questions_of_embedded_pairs_come_back(tmp_path):
+    """A table of the embedded pairs gives the embedded pairs."""
+    source = load_pairs("svo", n=24, seed=1)
+    one, *_ = source
+    columns = (*PAIRS, "slot", "clean_masks", "corrupt_masks")
+    names = {name: getattr(one, name) for name in (*PAIRS[:2], "clean_masks", "corrupt_masks")}
+    folder = one.clean_image.parent.parent
+    row = [
+        names[name].relative_to(folder) if name in names else getattr(one, name) for name in columns
+    ]
+    table = write_csv(tmp_path / "table.csv", columns, row)
+    built = read_pairs(table, folder)
+    same = next(
+        pair for pair in built.pairs if (pair.correct, pair.order) == (one.correct, one.order)
+    )
+    for name in (*names, "prompt", "incorrect", "slot"):
+        assert getattr(same, name) == getattr(one, name)
