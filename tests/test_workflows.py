@@ -1,11 +1,16 @@
 """The workflows: actionlint and the published schemas find nothing, and what they call exists."""
 
+import functools
+import http.server
 import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
+import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -132,7 +137,7 @@ def test_the_gpu_matrix_is_every_chapter(chapters, expected, tmp_path):
     assert (tmp_path / "output").read_text() == f"chapters={json.dumps(expected)}\n"
 
 
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("name", ["notice_lib", "data", "constraints.txt", "pyproject.toml"])
 def test_a_change_of_any_input_starts_the_book_anew(name, tmp_path):
     """So no cached page outlives a change of the library, the data or the pins."""
     for one in INPUTS:
@@ -174,8 +179,44 @@ def test_data_is_a_folder_or_embedded(tmp_path):
     assert missing.returncode == 1 and "there is no folder" in missing.stderr
 
 
-@pytest.mark.parametrize("scheme", ["http", "file"])
-def test_data_comes_by_https_only_and_its_address_stays_secret(scheme, tmp_path):
-    answer = get_data(tmp_path / "data", DATA_URL=f"{scheme}:///etc/secret-name")
+@pytest.fixture
+def archive(tmp_path):
+    """A .tar.gz with a set's folder in it."""
+    (tmp_path / "svo").mkdir()
+    (tmp_path / "svo" / "pairs.csv").write_text("pair_id\n")
+    with tarfile.open(tmp_path / "secret-name.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "svo", "svo")
+    return tmp_path / "secret-name.tar.gz"
+
+
+@pytest.fixture
+def https(archive):
+    """The port of a server of the archive's folder, with the certificate in cert.pem there."""
+    certificate = archive.with_name("cert.pem")
+    named = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *named]
+    both = ["-keyout", certificate, "-out", certificate]
+    subprocess.run([*made, *both], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=archive.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_data_is_fetched_and_unpacked(archive, https, tmp_path):
+    settings = {"CURL_CA_BUNDLE": str(archive.with_name("cert.pem")), "NO_PROXY": "localhost"}
+    url = f"https://localhost:{https}/{archive.name}"
+    answer = get_data(tmp_path / "data", DATA_URL=url, **settings)
+    assert answer.stdout == f"{tmp_path / 'data'}\n", answer.stderr
+    assert [path.name for path in (tmp_path / "data").rglob("*")] == ["svo", "pairs.csv"]
+
+
+def test_data_comes_by_https_only_and_its_address_stays_secret(archive, tmp_path):
+    answer = get_data(tmp_path / "data", DATA_URL=f"file://{archive}")
     assert answer.returncode == 1 and answer.stdout == ""
-    assert "secret-name" not in answer.stderr
+    assert archive.name not in answer.stderr
+    assert not list((tmp_path / "data").iterdir())
