@@ -1,15 +1,21 @@
-"""What load_model says of a name that is no model of ours."""
+"""What load_model makes of a name, and what it says of one that is no model it can take."""
+
+import json
+from importlib.util import find_spec
 
 import pytest
 import torch
-from transformers import BertConfig, BlipConfig
+from tiny_vlms import pictures, tiny
+from transformers import BertConfig, BlipConfig, MllamaConfig
 
 from notice_lib import NoticeError, load_model, load_pairs, site_grid, sweep
+from notice_lib.models.decoder_only import DecoderOnly
 from notice_lib.models.load import _refuse_offloading
+from notice_lib.patching import fast_decoder
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
-    with pytest.raises(NoticeError, match=f"'{tmp_path}' is no checkpoint: give blip-mini or"):
+    with pytest.raises(NoticeError, match=f"'{tmp_path}' is no checkpoint: give blip-mini, "):
         load_model(str(tmp_path))
     with pytest.raises(NoticeError, match="is no checkpoint"):
         load_model(tmp_path / "nowhere")
@@ -64,3 +70,63 @@ def test_a_model_that_does_not_fit_on_the_gpus_is_refused(monkeypatch):
     model.hf_device_map = {"vision_tower": 0, "language_model": "disk"}
     with pytest.raises(NoticeError, match=r"does not fit on the GPUs here.*\(0, disk\)"):
         _refuse_offloading(model, "large")
+
+
+PROMPT = "Is the dog or the goat on the box?"
+
+
+@pytest.mark.parametrize("family", ["gemma3", "idefics3", "paligemma", "llava_next"])
+def test_any_decoder_only_folder_is_loaded_by_the_generic_adapter(family, tmp_path):
+    saved = tiny(family, torch.float32)
+    for part in (saved.model, saved.processor):
+        part.save_pretrained(tmp_path)
+    model = load_model(tmp_path, device="cpu")
+    assert (model.family, model.name) == ("decoder", str(tmp_path))
+    ours = DecoderOnly(saved.model, saved.processor)
+    (image,) = pictures(1)
+    inputs, same = model.inputs(image, PROMPT), ours.inputs(image, PROMPT)
+    assert inputs.tokens == same.tokens and inputs.spans == same.spans
+    assert (model.logits(inputs) - ours.logits(same)).abs().max() < 1e-5
+
+
+def test_a_model_that_fails_its_self_check_is_not_loaded(tmp_path, monkeypatch):
+    saved = tiny("gemma3", torch.float32)
+    for part in (saved.model, saved.processor):
+        part.save_pretrained(tmp_path)
+    always = torch.ones(1, dtype=torch.bool)
+    monkeypatch.setattr(fast_decoder, "_closed", lambda mask: always.expand(mask.shape[-1]))
+    with pytest.raises(NoticeError, match=f"{tmp_path} failed its self-check"):
+        load_model(tmp_path, device="cpu")
+
+
+def test_a_processor_that_needs_another_package_says_so(tmp_path):
+    """Qwen2-VL's has a part for videos, which needs torchvision."""
+    saved = tiny("qwen2_vl", torch.float32)
+    for part in (saved.model, saved.processor):
+        part.save_pretrained(tmp_path)
+    if find_spec("torchvision") is None:
+        videos = {"video_processor_type": "Qwen2VLVideoProcessor"}
+        (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(videos))
+        published = (tmp_path / "processor_config.json").read_text()
+        published = published.replace("ImagesOfQwen2VL", "Qwen2VLProcessor")
+        (tmp_path / "processor_config.json").write_text(published)
+        with pytest.raises(NoticeError, match="pip install torchvision"):
+            load_model(tmp_path, device="cpu")
+    (tmp_path / "processor_config.json").unlink()
+    with pytest.raises(NoticeError, match="has no processor for images"):
+        load_model(tmp_path, device="cpu")
+
+
+def test_a_decoder_that_is_not_understood_is_refused_before_its_weights(tmp_path):
+    """Mllama's image is no token: layers of their own attend to it. There are no weights here."""
+    config = MllamaConfig(
+        text_config={"num_hidden_layers": 2, "cross_attention_layers": [1], "hidden_size": 32,
+                     "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 32},
+        vision_config={"hidden_size": 32, "num_hidden_layers": 1, "num_global_layers": 1,
+                       "attention_heads": 2, "intermediate_size": 32,
+                       "vision_output_dim": 64, "intermediate_layers_indices": [0]},
+        architectures=["MllamaForConditionalGeneration"],
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    with pytest.raises(NoticeError, match="is a MllamaForConditionalGeneration; supported are"):
+        load_model(tmp_path)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -55,12 +55,13 @@ class Inputs:
     """One run's input.
 
     Attributes:
-        pixel_values: (1, 3, height, width).
+        pixel_values: (1, 3, height, width), or what else the model's processor makes of an image.
         input_ids: (1, T), image tokens included where the family has them.
         spans: T character ranges in the prompt; None for special and template tokens.
         tokens: T token strings.
         image_tokens: T booleans.
         noise: what is added to the image's activations; None for nothing.
+        extra: further tensors that the model's forward takes by name, as its processor gave them.
     """
 
     pixel_values: torch.Tensor
@@ -69,6 +70,7 @@ class Inputs:
     tokens: tuple[str, ...]
     image_tokens: tuple[bool, ...]
     noise: ImageNoise | None = None
+    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.input_ids.shape[1]
@@ -122,11 +124,12 @@ class VLM(ABC):
         name: what it was loaded as.
         model: the Hugging Face model, in evaluation mode.
         processor: its processor, or None (then only prepared `Inputs` can be run).
-        family: "blip" or "llava".
+        family: "blip", "llava", or "decoder" (any other decoder-only model).
         stacks: in the order in which a run passes them: "vision", the tower; "text", BLIP's
             question encoder or LLaVA's language model; BLIP's answer "decoder".
         components, n_layers, n_heads: of the text stack.
-        grid, image_size: image patches and pixels per side of the vision tower.
+        grid, image_size: image patches and pixels per side of the vision tower. In the family
+            "decoder", image tokens per side, or 0 where they are no square that is always the same.
     """
 
     family: str
@@ -136,10 +139,8 @@ class VLM(ABC):
         self.model = model.eval()
         self.processor = processor
         self.name = name
-        vision = model.config.vision_config
         self.stacks = self._stacks(model.config)
-        self.image_size: int = vision.image_size
-        self.grid: int = self.image_size // vision.patch_size
+        self.image_size, self.grid = self._image_shape(model.config)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -289,6 +290,11 @@ class VLM(ABC):
         """The roles of a prompt's tokens: two prompts with the same layout can be compared."""
         blank = Image.new("RGB", (self.image_size, self.image_size))
         return self.roles(self.inputs(blank, prompt), spans)
+
+    def _image_shape(self, config) -> tuple[int, int]:
+        """(image_size, grid)"""
+        vision = config.vision_config
+        return vision.image_size, vision.image_size // vision.patch_size
 
     @abstractmethod
     def _stacks(self, config) -> dict[str, Stack]:

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from ..errors import NoticeError
+from ..prompts import Span
 from .base import VLM, HookPoint, Inputs, Stack
 
 TEMPLATE = "USER: {image}\n{prompt} ASSISTANT:"
@@ -100,7 +101,7 @@ class Llava(VLM):
             if token != image_id
         )
         return tuple(
-            None if image else _inside(next(offsets), start, len(prompt)) for image in is_image
+            None if image else inside(next(offsets), start, len(prompt)) for image in is_image
         )
 
     @property
@@ -160,7 +161,7 @@ class Llava(VLM):
         return HookPoint(module, "output", per_head=False)
 
 
-def _inside(offset: tuple[int, int], start: int, length: int) -> tuple[int, int] | None:
+def inside(offset: tuple[int, int], start: int, length: int) -> Span | None:
     """A character range of the text as a range of the prompt; None outside of it."""
     low, high = max(offset[0] - start, 0), min(offset[1] - start, length)
     return (low, high) if low < high else None

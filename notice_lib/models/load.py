@@ -7,19 +7,22 @@ from typing import Literal
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForImageTextToText,
     AutoProcessor,
     BitsAndBytesConfig,
     BlipForQuestionAnswering,
     LlavaForConditionalGeneration,
+    PreTrainedConfig,
 )
 
 from ..errors import NoticeError
 from ..paths import data_dir
 from .base import VLM
 from .blip import Blip
+from .decoder_only import DecoderOnly
 from .llava import Llava
 
-EMBEDDED = ("blip-mini", "llava-mini")
+EMBEDDED = ("blip-mini", "llava-mini", "blip-mini-noise")
 
 # The architecture, not the model type: BLIP's captioning models share the type "blip".
 _FAMILIES = {
@@ -38,8 +41,10 @@ def load_model(
     """Load a vision-language model behind the library's interface.
 
     Args:
-        name: "blip-mini" or "llava-mini" (they travel with the library), a local folder, or a hub
-            id such as "Salesforce/blip-vqa-base" or "llava-hf/llava-1.5-7b-hf".
+        name: "blip-mini", "llava-mini" or "blip-mini-noise" (they travel with the library), a local
+            folder, or a hub id: "Salesforce/blip-vqa-base", "Salesforce/blip-vqa-capfilt-large",
+            "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf", or another decoder-only model
+            of `AutoModelForImageTextToText` (LLaVA-NeXT, Qwen2-VL, SmolVLM, Gemma 3, ...).
         device: "cpu", "cuda", ...; None takes a GPU where there is one. "auto" spreads a model that
             is larger than one GPU over all of them (accelerate's device map).
         dtype: None takes float32 on a CPU and the checkpoint's own on a GPU.
@@ -48,9 +53,13 @@ def load_model(
         quantization: "nf4" keeps the weights of linear layers in 4 bits and computes in bfloat16,
             as the published code does for LLaVA. Needs bitsandbytes and a GPU.
 
+    Models beyond BLIP and LLaVA get the generic adapter. What it does not understand is refused
+    before weights are read; what it does proves itself on a random image, which takes about twelve
+    forwards of the model (`notice_lib.patching.verify`).
+
     Raises:
-        NoticeError: there is no such checkpoint, its family is not supported, it does not fit on
-            the GPUs, or 4-bit weights cannot be had here.
+        NoticeError: there is no such checkpoint, its family is not supported or fails its
+            self-check, it does not fit on the GPUs, or 4-bit weights cannot be had here.
     """
     source = str(data_dir() / "checkpoints" / name) if name in EMBEDDED else str(name)
     if device is None:
@@ -63,15 +72,9 @@ def load_model(
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise _no_checkpoint(name, error) from None
-    architecture = (config.architectures or [config.model_type])[0]
-    if architecture not in _FAMILIES:
-        raise NoticeError(
-            f"{str(name)!r} is a {architecture}; supported are {', '.join(_FAMILIES)}."
-        )
-    model_class, adapter = _FAMILIES[architecture]
+    model_class, adapter = _family(config, name)
     try:
-        # Safetensors, since a pickled checkpoint can run code. The processor's Pillow backend needs
-        # no torchvision and gives the same pixels whether or not that is installed.
+        # Safetensors, since a pickled checkpoint can run code.
         model = model_class.from_pretrained(
             source,
             dtype=dtype,
@@ -79,13 +82,68 @@ def load_model(
             use_safetensors=True,
             **placement,
         )
-        processor = AutoProcessor.from_pretrained(source, backend="pil")
+        processor = _processor(source, name)
     except OSError as error:
         raise _no_checkpoint(name, error) from None
     if not placement:
         model = model.to(device)
     _refuse_offloading(model, name)
-    return adapter(model, processor, str(name))
+    loaded = adapter(model, processor, str(name))
+    if adapter is DecoderOnly:
+        from ..patching.self_check import (
+            verify,
+        )  # Later than the models, as everything that runs them.
+
+        verify(loaded)
+    return loaded
+
+
+def _family(config: PreTrainedConfig, name: str | Path):
+    """(model class, adapter) of a checkpoint's architecture.
+
+    The generic adapter looks at the model without weights first, so that what it does not
+    understand costs nothing.
+    """
+    architecture = (config.architectures or [config.model_type])[0]
+    if architecture in _FAMILIES:
+        return _FAMILIES[architecture]
+    try:
+        with torch.device("meta"):
+            shell = AutoModelForImageTextToText.from_config(config)
+        if type(shell).__name__ != architecture:
+            raise ValueError(f"transformers reads an image and a text by {type(shell).__name__}")
+        DecoderOnly(shell, name=str(name))
+    except (NoticeError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise NoticeError(
+            f"{str(name)!r} is a {architecture}; supported are {', '.join(_FAMILIES)}, and models "
+            "of AutoModelForImageTextToText that are decoders with the image among their tokens. "
+            f"Here: {why}"
+        ) from None
+    return type(shell), DecoderOnly
+
+
+def _processor(source: str, name: str | Path):
+    """The Pillow backend gives the same pixels whether or not torchvision is installed.
+
+    Families that read videos, too (Qwen2-VL, SmolVLM, InternVL), need torchvision for them, and
+    their processors cannot be had without that part.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(source, backend="pil")
+    except ImportError as error:
+        if find_spec("torchvision") is None:
+            raise NoticeError(
+                f"The processor of {str(name)!r} needs another package, probably torchvision, "
+                f"which reads videos: pip install torchvision. transformers says: {error}"
+            ) from None
+        processor = AutoProcessor.from_pretrained(source)
+    if getattr(processor, "image_processor", None) is None:
+        raise NoticeError(
+            f"{str(name)!r} has no processor for images: processor_config.json or "
+            "preprocessor_config.json is missing, or of another kind."
+        )
+    return processor
 
 
 def _placement(device: str, quantization: str | None) -> dict:
@@ -117,7 +175,7 @@ def _refuse_offloading(model: torch.nn.Module, name: str | Path) -> None:
 
 def _no_checkpoint(name: str | Path, error: Exception) -> NoticeError:
     return NoticeError(
-        f"{str(name)!r} is no checkpoint: give {' or '.join(EMBEDDED)}, a folder with config.json, "
+        f"{str(name)!r} is no checkpoint: give {', '.join(EMBEDDED)}, a folder with config.json, "
         "model.safetensors and the processor's files, or a hub id (which needs a network). "
         f"transformers says: {error}"
     )

@@ -10,6 +10,7 @@ from .metrics import (
     restoration_probability,
 )
 from .runs import run_inputs
+from .self_check import verify
 from .sites import Circuit, Patch, PlacedSite, Site, place, site_grid
 from .store import read_sweep, write_sweep
 from .sweeps import ablate, sweep
@@ -35,5 +36,6 @@ __all__ = [
     "run_inputs",
     "site_grid",
     "sweep",
+    "verify",
     "write_sweep",
 ]

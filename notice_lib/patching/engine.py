@@ -7,11 +7,15 @@ from collections.abc import Sequence
 import torch
 
 from ..models.base import VLM, Inputs
-from . import fast_blip, fast_llava
+from . import fast_blip, fast_decoder, fast_llava
 from .jobs import Job, Outcome
 from .resume import entry
 
-_PATCH_GROUP = {"blip": fast_blip.patch_group, "llava": fast_llava.patch_group}
+_PATCH_GROUP = {
+    "blip": fast_blip.patch_group,
+    "llava": fast_llava.patch_group,
+    "decoder": fast_decoder.patch_group,
+}
 
 MAX_ROWS = 4096
 """Tokens of patched runs that are computed at once, unless told otherwise."""

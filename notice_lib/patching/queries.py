@@ -88,6 +88,14 @@ def _projection(model: VLM, component: str, layer: int) -> torch.nn.Module:
     """The linear map that makes a layer's queries; head h's are the h-th of n_heads slices."""
     if model.family == "llava":
         return model.model.model.language_model.layers[layer].self_attn.q_proj
+    if model.family == "decoder":
+        attention = model.text.attentions[layer]
+        if not hasattr(attention, "q_proj"):
+            raise NoticeError(
+                f"{type(attention).__name__} of {model.name} has no q_proj of its own, so its "
+                "queries cannot be patched."
+            )
+        return attention.q_proj
     block = model.model.text_encoder.encoder.layer[layer]
     attention = block.attention if component == "self_attention" else block.crossattention
     return attention.self.query

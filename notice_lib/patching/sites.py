@@ -138,6 +138,11 @@ def _check_site(model: VLM, site: Site) -> None:
         known = ("each", "all", *ROLES, *regions)
         if site.position not in known:
             raise NoticeError(f"{site}: a position is an index or one of {', '.join(known)}.")
+        if site.position in regions and model.grid == 0:
+            raise NoticeError(
+                f"{site}: {model.name or model.family} makes no square of tokens of every image, "
+                'so regions cannot be told. Use position="image".'
+            )
 
 
 def stack_roles(model: VLM, inputs: Inputs, spans: OptionSpans, answer: AnswerTokens) -> Roles:
@@ -179,7 +184,7 @@ def _place(model: VLM, site: Site, roles: Roles, regions) -> list[PlacedSite]:
     own = roles[model.stack_of(site.component)]
     return [
         PlacedSite(site.component, site.layer, site.head, positions, _role(site, own, positions))
-        for positions in _positions(site, own, regions or {})
+        for positions in _positions(site, own, regions or {}, model.grid)
     ]
 
 
@@ -189,7 +194,7 @@ def _role(site: Site, roles: tuple[str, ...], positions: tuple[int, ...]) -> str
     return str(site.position) if mixed else roles[positions[0]]
 
 
-def _positions(site: Site, roles: tuple[str, ...], regions) -> list[tuple[int, ...]]:
+def _positions(site: Site, roles: tuple[str, ...], regions, grid: int) -> list[tuple[int, ...]]:
     position = site.position
     if not isinstance(position, str):
         if not 0 <= position < len(roles):
@@ -202,6 +207,11 @@ def _positions(site: Site, roles: tuple[str, ...], regions) -> list[tuple[int, .
         in_tower = site.component.startswith("vision_")
         return [(i,) for i, role in enumerate(roles) if in_tower or role != "image"]
     if position.startswith("image:"):
+        if image and (len(image) != grid**2 or image[-1] - image[0] >= len(image)):
+            raise NoticeError(
+                f"{site}: this image's {len(image)} tokens are no single block of {grid} x {grid}, "
+                'so regions cannot be told. Use position="image".'
+            )
         region = position.removeprefix("image:")
         found = tuple(image[patch] for patch in regions.get(region, ()) if patch < len(image))
         if not found:

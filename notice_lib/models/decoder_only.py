@@ -1,0 +1,329 @@
+"""Any decoder-only vision-language model whose image becomes tokens of its sequence."""
+
+from copy import copy
+from dataclasses import dataclass
+from inspect import signature
+from math import isqrt
+
+import torch
+from PIL import Image
+from transformers.utils import ModelOutput
+
+from ..errors import NoticeError
+from .base import VLM, HookPoint, Inputs, Stack
+from .llava import inside
+
+PROJECTIONS = ("o_proj", "out_proj", "wo", "dense")
+"""What the families call the linear map behind an attention's heads."""
+
+DYNAMIC_SIZE = 224
+"""Pixels a side of a blank image where a model's configuration names no image size."""
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A language model's parts, as they were found in the module tree; one a layer of the lists.
+
+    Attributes:
+        layers: (N, T, D) -> (N, T, D).
+        projections: from the heads' outputs, side by side, to the residual stream.
+        mlps: (N, T, D) -> (N, T, D).
+        norm, head: from the last layer to the logits.
+        n_heads: query heads of every layer.
+    """
+
+    layers: tuple[torch.nn.Module, ...]
+    attentions: tuple[torch.nn.Module, ...]
+    projections: tuple[torch.nn.Linear, ...]
+    mlps: tuple[torch.nn.Module, ...]
+    norm: torch.nn.Module
+    head: torch.nn.Module
+    n_heads: int
+
+
+class DecoderOnly(VLM):
+    """Adapter over any `transformers.AutoModelForImageTextToText` that it understands.
+
+    The language model is where the token embeddings are, and there are, with what is patched (H
+    heads side by side)::
+
+        layers[l]                       output: layer_output (the residual stream after it)
+            (the attention).o_proj      input:  self_attention, H heads
+            (the MLP)                   output: mlp (before a norm that the family puts behind it)
+        norm, lm_head                   the answer
+
+    The prompt goes through the processor's chat template; where there is none, it follows the image
+    token at once. The vision tower cannot be patched.
+
+    Raises:
+        NoticeError: the model's parts cannot be told; names what is missing or ambiguous.
+    """
+
+    family = "decoder"
+
+    def __init__(self, model: torch.nn.Module, processor=None, name: str = ""):
+        self.name = name
+        self.text = _text_model(model, name)
+        self.image_token_id = _image_token_id(model.config, name)
+        self._texts: dict[str, str] = {}
+        super().__init__(model, processor, name)
+
+    def inputs(self, image: Image.Image, prompt: str) -> Inputs:
+        encoded, heard = self._process(image, prompt)
+        ids = encoded["input_ids"]
+        is_image = (ids[0] == self.image_token_id).tolist()
+        if "pixel_values" not in encoded or not any(is_image):
+            raise self._error(
+                f"its processor gave {', '.join(encoded)} and {sum(is_image)} image tokens "
+                f"(id {self.image_token_id}) for an image: it must give pixel_values and at least "
+                "one token"
+            )
+        start = heard.text.rfind(prompt)
+        if start < 0 or ids[0].tolist() != heard.ids:
+            raise self._error(
+                f"its processor changes the prompt {prompt!r} before tokenizing it, so positions "
+                "cannot be told"
+            )
+        names = set(signature(self.model.forward).parameters) & set(encoded)
+        names -= {"input_ids", "pixel_values", "attention_mask", "labels"}  # Nothing is padded.
+        return Inputs(
+            pixel_values=encoded["pixel_values"].to(self.device, self.dtype),
+            input_ids=ids.to(self.device),
+            spans=tuple(
+                None if image else inside(offset, start, len(prompt))
+                for image, offset in zip(is_image, heard.offsets, strict=True)
+            ),
+            tokens=tuple(self.processor.tokenizer.convert_ids_to_tokens(ids[0].tolist())),
+            image_tokens=tuple(is_image),
+            extra={name: encoded[name].to(self.device) for name in sorted(names)},
+        )
+
+    @torch.no_grad()
+    def logits(self, inputs: Inputs, prefix: tuple[int, ...] = ()) -> torch.Tensor:
+        ids = torch.cat([inputs.input_ids, inputs.input_ids.new_tensor([prefix])], dim=1).long()
+        extra = dict(inputs.extra)
+        for _ in prefix:  # What the model says of each token: for these, as in its own generation.
+            extra = self.model._update_model_kwargs_for_generation(ModelOutput(), extra)
+        with self.noise([inputs]):
+            output = self.model(
+                input_ids=ids,
+                pixel_values=inputs.pixel_values,
+                use_cache=False,
+                logits_to_keep=1,
+                **extra,
+            )
+        return output.logits[0, -1]
+
+    @torch.no_grad()
+    def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
+        with self.noise([inputs]):
+            ids = self.model.generate(
+                input_ids=inputs.input_ids,
+                attention_mask=torch.ones_like(inputs.input_ids),
+                pixel_values=inputs.pixel_values,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                **inputs.extra,
+            )
+        new = ids[0, inputs.input_ids.shape[1] :]
+        return self.processor.tokenizer.decode(new, skip_special_tokens=True).strip().lower()
+
+    def answer_ids(self, prompt: str, answer: str) -> list[int]:
+        if prompt not in self._texts:
+            self._texts[prompt] = self._process(self._blank(), prompt)[1].text
+        text = self._texts[prompt]
+        before = self._ids(text)
+        # A chat template that ends a line (or with a marker) leaves no space to the answer.
+        ended = text[-1:].isspace() or before[-1] in self.processor.tokenizer.all_special_ids
+        both = self._ids(text + ("" if ended else " ") + answer)
+        if both[: len(before)] != before or len(both) == len(before):
+            raise NoticeError(
+                f"The answer {answer!r} changes the tokens of the prompt {prompt!r} before it, so "
+                "it has no tokens of its own. Use another answer word."
+            )
+        return both[len(before) :]
+
+    def unembed(self, states: torch.Tensor) -> torch.Tensor:
+        """(..., vocabulary) logits from the last layer's outputs (..., D)."""
+        norm, head = self.text.norm, self.text.head
+        logits = head(norm(states.to(next(norm.parameters()).device)))
+        cap = getattr(_text_config(self.model.config), "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @property
+    def tower_layers(self) -> torch.nn.ModuleList:
+        raise self._error("its vision tower cannot be patched")
+
+    def image_states(self, hidden: torch.Tensor) -> torch.Tensor:
+        raise self._error("its vision tower cannot be patched")
+
+    def noise_point(self, place: str) -> HookPoint:
+        raise self._error("noise on its image is not supported")
+
+    def _process(self, image: Image.Image, prompt: str):
+        """What the processor makes of an image and a prompt, and what its tokenizer was given."""
+        processor, text = copy(self.processor), self._text(prompt)
+        processor.tokenizer = heard = _Listener(self.processor.tokenizer)
+        encoded = processor(
+            images=[image], text=[text], return_tensors="pt", **self._special_tokens(text)
+        )
+        return encoded, heard
+
+    def _text(self, prompt: str) -> str:
+        if getattr(self.processor, "chat_template", None) is None:
+            return f"{self.processor.image_token}{prompt}"
+        message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
+        return self.processor.apply_chat_template(
+            [message], add_generation_prompt=True, tokenize=False
+        )
+
+    def _special_tokens(self, text: str) -> dict[str, bool]:
+        """Most chat templates write the first token themselves: no second one then."""
+        first = self.processor.tokenizer.bos_token
+        return {"add_special_tokens": False} if first and text.startswith(first) else {}
+
+    def _ids(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text, **self._special_tokens(text))["input_ids"]
+
+    def _blank(self) -> Image.Image:
+        return Image.new("RGB", (self.image_size, self.image_size))
+
+    def _image_shape(self, config) -> tuple[int, int]:
+        """The grid is read from what the processor makes of one blank image."""
+        size = getattr(config.vision_config, "image_size", None)
+        self.image_size = size = size[0] if isinstance(size, (list, tuple)) else size
+        if size is None or self.processor is None:
+            self.image_size = size or DYNAMIC_SIZE
+            return self.image_size, 0
+        inputs = self.inputs(self._blank(), "?")
+        one_crop = inputs.pixel_values.numel() == 3 * size * size
+        return size, square_side(inputs.image_tokens) if one_crop else 0
+
+    def _stacks(self, config) -> dict[str, Stack]:
+        components = ("self_attention", "mlp", "layer_output")
+        return {"text": Stack(components, len(self.text.layers), self.text.n_heads)}
+
+    def _hook_point(self, component: str, layer: int) -> HookPoint:
+        if component == "self_attention":
+            return HookPoint(self.text.projections[layer], "input", per_head=True)
+        modules = self.text.mlps if component == "mlp" else self.text.layers
+        return HookPoint(modules[layer], "output", per_head=False)
+
+    def _error(self, why: str) -> NoticeError:
+        return _refusal(self.name, why)
+
+
+class _Listener:
+    """A tokenizer that remembers the text it was given by a processor, which expands the image."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str):
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, text, **settings):
+        (self.text,) = [text] if isinstance(text, str) else text
+        own = {name: value for name, value in settings.items() if name == "add_special_tokens"}
+        encoded = self._tokenizer(self.text, return_offsets_mapping=True, **own)
+        self.ids, self.offsets = encoded["input_ids"], encoded["offset_mapping"]
+        return self._tokenizer(text, **settings)
+
+
+def square_side(image_tokens: tuple[bool, ...]) -> int:
+    """Image tokens per side, where they are one block of a square number; else 0."""
+    count, first = sum(image_tokens), image_tokens.index(True)
+    square = isqrt(count) ** 2 == count and all(image_tokens[first : first + count])
+    return isqrt(count) if square else 0
+
+
+def _text_config(config):
+    return config.get_text_config(decoder=True)
+
+
+def _text_model(model: torch.nn.Module, name: str) -> TextModel:
+    """The language model, found from its embeddings downwards."""
+    config = _text_config(model.config)
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or getattr(model.config, "is_encoder_decoder", False):
+        raise _refusal(name, "it is no decoder with a language-modelling head")
+    trunk = next(m for m in model.modules() if any(child is embeddings for child in m.children()))
+    stacks = [
+        child
+        for child in trunk.children()
+        if isinstance(child, torch.nn.ModuleList) and len(child) == config.num_hidden_layers
+    ]
+    norms = [child for child in trunk.children() if _is_norm(child)]
+    if len(stacks) != 1 or len(norms) != 1:
+        raise _refusal(
+            name,
+            f"beside its token embeddings, {type(trunk).__name__} has {len(stacks)} lists of "
+            f"{config.num_hidden_layers} layers and {len(norms)} norms, and not one of each",
+        )
+    layers = tuple(stacks[0])
+    attentions, projections, mlps = zip(*(_parts(layer, name) for layer in layers), strict=True)
+    kinds = {type(attention).__name__ for attention in attentions}
+    if len(kinds) > 1:
+        raise _refusal(name, f"its layers attend in several ways: {', '.join(sorted(kinds))}")
+    heads = config.num_attention_heads
+    for attention, projection in zip(attentions, projections, strict=True):
+        size = getattr(attention, "head_dim", projection.in_features // heads)
+        if projection.in_features != heads * size:
+            raise _refusal(
+                name,
+                f"its configuration tells of {heads} heads, which do not fit the "
+                f"{projection.in_features} inputs of {type(attention).__name__}'s output",
+            )
+    return TextModel(layers, attentions, projections, mlps, norms[0], head, heads)
+
+
+def _parts(layer: torch.nn.Module, name: str):
+    """A layer's attention, the attention's output projection, and the layer's MLP."""
+    if "past_key_values" not in signature(layer.forward).parameters:
+        raise _refusal(name, f"{type(layer).__name__} takes no past_key_values")
+    children = dict(layer.named_children())
+    attentions = [child for child in children.values() if "Attention" in type(child).__name__]
+    others = [
+        child
+        for child in children.values()
+        if not ("Attention" in type(child).__name__ or _is_norm(child) or _is_trivial(child))
+    ]
+    if len(attentions) != 1 or len(others) != 1:
+        raise _refusal(
+            name,
+            f"{type(layer).__name__} is not one attention and one MLP beside norms, but "
+            + ", ".join(f"{key} ({type(child).__name__})" for key, child in children.items()),
+        )
+    (attention,), (mlp,) = attentions, others
+    found = [getattr(attention, key) for key in PROJECTIONS if hasattr(attention, key)]
+    if len(found) != 1 or not isinstance(found[0], torch.nn.Linear):
+        raise _refusal(
+            name,
+            f"{type(attention).__name__} has not one linear output projection of the names "
+            f"{', '.join(PROJECTIONS)}",
+        )
+    return attention, found[0], mlp
+
+
+def _is_norm(module: torch.nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower()
+
+
+def _is_trivial(module: torch.nn.Module) -> bool:
+    return isinstance(module, (torch.nn.Dropout, torch.nn.Identity))
+
+
+def _image_token_id(config, name: str) -> int:
+    for key in ("image_token_id", "image_token_index"):
+        if getattr(config, key, None) is not None:
+            return getattr(config, key)
+    raise _refusal(name, "its configuration names no image_token_id")
+
+
+def _refusal(name: str, why: str) -> NoticeError:
+    return NoticeError(
+        f"{name or 'This model'}: {why}. The generic adapter supports decoder-only models whose "
+        "image becomes tokens of the sequence; the book's page on model families says how to write "
+        "an adapter for others."
+    )
