@@ -35,6 +35,7 @@ _HOMES = {
     "run_inputs": "patching",
     "site_grid": "patching",
     "sweep": "patching",
+    "verify": "patching",
     "write_sweep": "patching",
     "heads": None,
     "reproduce": "reproduction",
