@@ -1,13 +1,29 @@
 """The command line, as a user types it."""
 
+import csv
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import datasets
 import pandas as pd
 import pytest
+from layouts import a_picture, write_csv, write_folders
+from PIL import Image
+from typer.testing import CliRunner
 
-from notice_lib import load_model, load_pairs, read_sweep, site_grid, sweep
+from notice_lib import (
+    NoticeError,
+    answered_rightly,
+    load_model,
+    load_pairs,
+    read_sweep,
+    site_grid,
+    sweep,
+)
+from notice_lib.cli import app
+from notice_lib.datasets.faces import EMOTIONS
 from notice_lib.heads import gather, head_effects, universal_heads
 
 
@@ -34,10 +50,120 @@ def test_info_describes_sets_and_a_model():
 
 
 def test_pairs_are_counted_and_written(tmp_path):
-    text = notice("pairs", "states", "--n", 12, "--seed", 3, "--out", tmp_path / "some")
+    text = notice("pairs", "show", "states", "--n", 12, "--seed", 3, "--out", tmp_path / "some")
     assert "12 pairs" in text
     ids = [pair.pair_id for pair in load_pairs(tmp_path / "some")]
     assert ids == [pair.pair_id for pair in load_pairs("states", n=12, seed=3)]
+
+
+def here(*words) -> str:
+    """The same as `notice`, in this process."""
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+COMMANDS = ("show", "svo_probes", "mit_states", "facial_expressions", "table", "hub")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_way_to_build_pairs_has_help_with_an_example(command):
+    assert f"Example: notice pairs {command} " in here("pairs", command, "--help")
+    assert command in here("pairs", "--help")
+
+
+def a_release(root: Path) -> Path:
+    """Embedded states that MIT-States has, too, in its layout."""
+    for pair in load_pairs("states").filter(lambda pair: not pair.distractor):
+        if pair.correct in ("broken", "bent", "rusty"):
+            folder = root / "images" / f"{pair.correct} {pair.prompt.split()[2]}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / pair.clean_image.name).write_bytes(pair.clean_image.read_bytes())
+    return root
+
+
+def test_pairs_are_built_selected_written_and_loaded(tmp_path):
+    """From a published layout to a set that `load_pairs(data=...)` finds, with its card."""
+    images, out = a_release(tmp_path / "release"), tmp_path / "mine" / "states"
+    words = ["pairs", "mit_states", "--images", images, "--out", out, "--model", "blip-mini"]
+    words += ["--n", 6, "--seed", 5, "--device", "cpu"]
+    assert "6 pairs" in notice(*words)
+    pairs = load_pairs("states", data=tmp_path / "mine")
+    assert len(pairs) == 6
+    assert len(answered_rightly(load_model("blip-mini"), pairs)) == 6
+    card = (out / "README.md").read_text()
+    assert "pairs: drawn, and asked of blip-mini" in card
+    assert "notice pairs mit_states --images" in card
+    with pytest.raises(NoticeError, match="holds a pair set already"):
+        here(*words)
+    with Image.open(out / "steps.png") as figure:
+        assert figure.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_pairs_are_built_from_faces_tables_and_data_sets(tmp_path):
+    folder = write_folders(tmp_path / "images" / "train", dict.fromkeys(EMOTIONS, 2))
+    words = ["pairs", "facial_expressions", "--images", tmp_path, "--out", tmp_path / "faces"]
+    assert "pairs" in here(*words, "--preset", "paper")
+    faces = load_pairs(tmp_path / "faces")
+    assert {pair.correct for pair in faces} == set(EMOTIONS.values())
+    table = write_csv(
+        tmp_path / "labels.csv",
+        ("image", "attribute"),
+        *[(f"{name}/0.jpg", name) for name in ("sad", "fear", "happy")],
+    )
+    words = [
+        "pairs",
+        "table",
+        table,
+        "--images",
+        folder,
+        "--question",
+        "Looks it {first} or {second}?",
+    ]
+    words += [
+        "--task",
+        "looks",
+        "--near",
+        "sad, fear",
+        "--licence",
+        "Mine.",
+        "--out",
+        tmp_path / "t",
+    ]
+    here(*words)
+    for pair in load_pairs(tmp_path / "t"):
+        assert pair.task == "looks"
+        assert pair.prompt.startswith("Looks it ")
+        assert {pair.correct, pair.incorrect} != {"sad", "fear"}
+    assert "Mine." in (tmp_path / "t" / "README.md").read_text()
+    ready = write_csv(
+        tmp_path / "pairs.csv",
+        ("clean_image", "corrupt_image", "prompt", "correct", "incorrect"),
+        ("sad/0.jpg", "happy/0.jpg", "Is it sad or happy?", "sad", "happy"),
+    )
+    here("pairs", "table", ready, "--images", folder, "--out", tmp_path / "r")
+    assert len(load_pairs(tmp_path / "r")) == 4
+    rows = {"image": [a_picture(i) for i in range(4)], "label": ["red", "blue"] * 2}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "disk")
+    here("pairs", "hub", tmp_path / "disk", "--n", 4, "--out", tmp_path / "h")
+    assert len(load_pairs(tmp_path / "h")) == 4
+    card = (tmp_path / "h" / "README.md").read_text()
+    assert f"the data set {tmp_path / 'disk'}" in card
+
+
+def test_pairs_are_built_from_svo_probes(tmp_path):
+    folder = write_folders(tmp_path, {"images": 2}, ending=".png") / "images"
+    columns = ("sentence", "pos_triplet", "neg_triplet", "pos_url", "neg_url")
+    columns += ("pos_image_id", "neg_image_id", "subj_neg", "verb_neg", "obj_neg")
+    with open(tmp_path / "svo.csv", "w", newline="") as file:
+        row = ["A girl stands on the grass.", "girl,stand,grass", "dog,stand,grass", "u", "v"]
+        csv.writer(file).writerows([columns, [*row, "0", "1", "True", "False", "False"]])
+    words = ["pairs", "svo_probes", "--csv", tmp_path / "svo.csv", "--out", tmp_path / "svo"]
+    here(*words, "--images", folder)
+    assert {pair.correct for pair in load_pairs(tmp_path / "svo")} == {"girl", "dog"}
+    words[-1] = tmp_path / "other"
+    with pytest.raises(NoticeError, match="Name a folder of images, or a cache"):
+        here(*words)
 
 
 def test_a_sweep_is_run_and_goes_on(tmp_path):
@@ -83,7 +209,7 @@ def test_heads_are_selected_from_folders(tmp_path):
 
 def test_bad_input_is_one_line(tmp_path):
     for words, said in (
-        (["pairs", "imagenet"], "notice: There is no pair set 'imagenet'"),
+        (["pairs", "show", "imagenet"], "notice: There is no pair set 'imagenet'"),
         (["sweep", tmp_path, "svo", tmp_path / "out"], "is no checkpoint"),
         (
             ["sweep", "llava-mini", "svo", tmp_path / "out", "--component", "cross_attention"],
