@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from notice_lib import NoticeError
 from notice_lib.images import FORMATS, MAX_BYTES, check_image, open_image
@@ -38,6 +39,11 @@ def refused(content: bytes, folder, match: str):
     with pytest.raises(NoticeError, match=rf"picture\.png {match}.*: it is a test\. [A-Z]"):
         open_image(path, "a test")
     assert check_image(path)
+
+
+def no_bytes(value):
+    """The id of a test with a file's content."""
+    return "" if isinstance(value, bytes) else None
 
 
 def of(mode: str, *pixels) -> Image.Image:
@@ -80,7 +86,8 @@ def grey(*values) -> Image.Image:
         (stored(grey(0, 40000), "TIFF"), [(0,) * 3, (156,) * 3]),
         (stored(of("CMYK", (0, 255, 255, 0), (0, 0, 0, 0)), "TIFF"), [RED, WHITE]),
     ],
-)  # fmt: skip
+    ids=no_bytes,
+)
 def test_each_mode_becomes_rgb(tmp_path, content, expected):
     assert np.asarray(opened(content, tmp_path)).tolist() == [[list(pixel) for pixel in expected]]
 
@@ -136,6 +143,11 @@ def test_a_small_file_that_holds_a_huge_picture_is_refused(tmp_path):
     for content in (flat, png_header(8193, 8192), png_header(60_000, 60_000)):
         refused(content, tmp_path, "has more than 67,108,864 pixels")
     refused(png_header(8192, 8192), tmp_path, "does not decode")
+    comment = PngInfo()
+    comment.add_text("a", "a" * 2_000_000, zip=True)
+    long_winded = stored(of("RGB", RED), "PNG", pnginfo=comment)
+    assert len(long_winded) < 5000
+    refused(long_winded, tmp_path, "does not decode")
 
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
@@ -214,6 +226,7 @@ def test_damaged_files_give_a_picture_or_a_reason(tmp_path_factory, content, edi
         (stored(of("L", 0, 1), "PNG")[:45], "does not decode"),
         (png_header(9000, 9000), "has more than 67,108,864 pixels"),
     ],
+    ids=no_bytes,
 )
 def test_masks_are_small_grey_pngs_of_known_bits(tmp_path, content, message):
     (tmp_path / "m.png").write_bytes(content)
