@@ -125,7 +125,7 @@ def main(folder):
     )
     torch.set_num_threads(given["threads"])
     model_class, answer_class = FAMILIES[given["family"]]
-    model = model_class.from_pretrained(folder / "model").eval()
+    model = model_class.from_pretrained(folder / "model", use_safetensors=True).eval()
     module = answer_class(model)
     traced = NNsight(module)
     sites = given["sites"]
