@@ -105,7 +105,8 @@ def read_config(name: str | Path) -> BlipConfig | LlavaConfig:
 
 
 def weights(config) -> dict[str, float]:
-    """Bytes of a model's weights in each of `BYTES`."""
+    """Bytes of a model's weights in each of `BYTES`; of BLIP none in nf4, since the engine reads
+    its weights themselves."""
     made = BlipForQuestionAnswering if _is_blip(config) else LlavaForConditionalGeneration
     with torch.device("meta"):
         model = made(config)
@@ -115,11 +116,10 @@ def weights(config) -> dict[str, float]:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings()
     )
-    return {
-        "float32": BYTES["float32"] * total,
-        "bfloat16": BYTES["bfloat16"] * total,
-        "nf4": BYTES["nf4"] * packed + BYTES["bfloat16"] * (total - packed),
-    }
+    found = {dtype: BYTES[dtype] * total for dtype in ("float32", "bfloat16")}
+    if not _is_blip(config):
+        found["nf4"] = BYTES["nf4"] * packed + BYTES["bfloat16"] * (total - packed)
+    return found
 
 
 def activations(config, dtype: str, question: int = QUESTION, pairs: int = SHARD) -> float:
