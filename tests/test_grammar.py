@@ -1,7 +1,6 @@
 """Questions from triplets, against what a teacher of English would accept."""
 
 import csv
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -201,12 +200,6 @@ def test_how_often_the_sentence_tells_in_the_fixture():
             listed += not known and triplet.object in _PLACES
             bare += not known and triplet.object not in _PLACES
     assert (told, listed, bare) == (26, 2, 0)
-
-
-def test_without_lemminflect_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "lemminflect", None)
-    with pytest.raises(NoticeError, match=r"pip install 'notice-lib\[svo\]'"):
-        participle("moonwalk")
 
 
 WORDS = st.text(min_size=1, max_size=12).filter(str.strip)

@@ -20,6 +20,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+import lemminflect
+
 from ..errors import NoticeError
 
 SLOTS = ("subject", "verb", "object")
@@ -92,7 +94,7 @@ def grammatical_question(
 def participle(verb: str) -> str:
     """The present participle of a verb in any form; of "pick up", "picking up"."""
     head, *rest = verb.split() or [""]
-    known = _lemminflect().getInflection(_base(head), "VBG")
+    known = lemminflect.getInflection(_base(head), "VBG")
     return " ".join([known[0] if known else f"{head}ing", *rest])
 
 
@@ -172,14 +174,13 @@ def _the(noun: str) -> str:
 def _is_plural(noun: str) -> bool:
     """Whether the verb must be "are"; nouns that are the same in both numbers count as one."""
     last = noun.split()[-1]
-    singular = _lemminflect().getLemma(last, "NOUN", lemmatize_oov=False)
+    singular = lemminflect.getLemma(last, "NOUN", lemmatize_oov=False)
     return last in _PLURALS or (bool(singular) and last not in singular)
 
 
 @lru_cache(4096)
 def _base(verb: str) -> str:
     """The infinitive of one word; a word that is an infinitive stays ("lay", "felt")."""
-    lemminflect = _lemminflect()
     if lemminflect.getInflection(verb, "VBG", inflect_oov=False):
         return verb
     return (lemminflect.getLemma(verb, "VERB") or (verb,))[0]
@@ -196,7 +197,7 @@ def _verb_forms(verb: str) -> str:
     """A pattern of all forms of a verb."""
     head, *rest = verb.split() or [""]
     forms = {head, _base(head), participle(verb).split()[0]}
-    for inflected in _lemminflect().getAllInflections(_base(head), "VERB").values():
+    for inflected in lemminflect.getAllInflections(_base(head), "VERB").values():
         forms.update(inflected)
     return "|".join(re.escape(" ".join([form, *rest])) for form in sorted(forms))
 
@@ -205,19 +206,8 @@ def _verb_forms(verb: str) -> str:
 def _noun_forms(noun: str) -> str:
     """A pattern of a noun and its plurals."""
     *rest, last = noun.split()
-    forms = {last, *_lemminflect().getInflection(last, "NNS")}
+    forms = {last, *lemminflect.getInflection(last, "NNS")}
     return "|".join(re.escape(" ".join([*rest, form])) for form in sorted(forms))
-
-
-def _lemminflect():
-    try:
-        import lemminflect
-    except ImportError:
-        raise NoticeError(
-            "Questions from triplets need LemmInflect: pip install 'notice-lib[svo]', or bring "
-            "your own questions (read_svo_probes, question=)."
-        ) from None
-    return lemminflect
 
 
 def _words(text: str) -> frozenset[str]:
