@@ -9,7 +9,7 @@ import torch
 
 from notice_lib import GaussianNoise, load_model, load_pairs
 from notice_lib.corruption import noisy_runs
-from tools.training import evaluation
+from tools.training import evaluation, loops
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = ROOT / "data" / "checkpoints"
@@ -103,6 +103,22 @@ def test_picks_a_listed_option_where_none_is_true(name):
     result = evaluation.without_evidence(items, evaluation.answer(*loaded(name), items))
     assert abs(result["accuracy"] - 0.5) <= 0.06
     assert result["listed"] >= 0.95
+
+
+def test_training_noise_is_on_half_of_the_images_and_of_every_strength():
+    tower = loaded("blip-mini")[0].vision_model
+    pixels = torch.rand(400, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        clean = tower.embeddings(pixels)
+        with loops.noisy_embeddings(tower, seed=0):
+            noise = tower.embeddings(pixels) - clean
+        assert torch.equal(tower.embeddings(pixels), clean)
+    assert not noise[:, 0].any()  # the class token's
+    strength = noise[:, 1:].std((1, 2)) / clean.std((1, 2))
+    noisy = strength > 0
+    assert 170 < noisy.sum() < 230
+    assert 0 < strength[noisy].min() < 0.2 and 3.8 < strength.max() < 4.2
+    assert abs(strength[noisy].mean() - loops.MOST_NOISE / 2) < 0.25
 
 
 def test_noise_in_training_leaves_some_of_the_answer_under_noise():
