@@ -1,6 +1,7 @@
 """Estimates of memory and hours against what torch counts."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -111,6 +112,41 @@ def test_memory_and_hours_follow_from_their_assumptions():
     rate = GPUS["RTX 3090"]["bfloat16"] * UTILISATION
     assert few["tflop"].sum() == pytest.approx(few["hours"].sum() * 3600 * rate)
     assert published(BLIP).to_dict() == published("Salesforce/blip-vqa-capfilt-large").to_dict()
+
+
+def readme_tables() -> tuple[str, str]:
+    """Memory and hours as the page shows them."""
+    names = {"BLIP": BLIP, "LLaVA-1.5-7B": LLAVA, "LLaVA-1.5-13B": LLAVA.replace("7b", "13b")}
+    configs = {name: published(hub) for name, hub in names.items()}
+    lines = ["| model | float32 | bfloat16 | nf4 |", "|---|---|---|---|"]
+    for name, config in configs.items():
+        table = memory(config).set_index("dtype")
+        cells = [f"{row.weights:.1f} + {row.activations:.1f}" for row in table.itertuples()]
+        lines.append(f"| {' | '.join([name, *cells, *['-'] * (3 - len(cells))])} |")
+    hours = {
+        f"{name}, {dtype}": estimate(config, dtype=dtype).set_index("part")["hours"]
+        for name, config in configs.items()
+        for dtype in (["float32"] if name == "BLIP" else ["bfloat16"])
+    }
+    parts = list(hours["LLaVA-1.5-7B, bfloat16"].index)
+    rows = [f"| part | {' | '.join(hours)} |", "|---" * (1 + len(hours)) + "|"]
+    for part in parts:
+        cells = [f"{own[part]:.2f}" if part in own else "-" for own in hours.values()]
+        rows.append(f"| {' | '.join([part, *cells])} |")
+    rows.append(f"| all | {' | '.join(f'{own.sum():.1f}' for own in hours.values())} |")
+    return "\n".join(lines), "\n".join(rows)
+
+
+def test_the_page_shows_what_is_estimated():
+    page = (Path(__file__).parent.parent / "data" / "results" / "README.md").read_text()
+    for table in readme_tables():
+        assert table in page
+
+
+@pytest.mark.parametrize("command", ["reproduce", "costs"])
+def test_the_commands_have_help_with_an_example(command):
+    text = CliRunner().invoke(app, [command, "--help"]).stdout
+    assert f"Example: notice {command} " in text
 
 
 def test_the_command_and_what_it_refuses(tmp_path):
