@@ -285,9 +285,8 @@ def test_images_of_other_sizes_are_no_pair():
     clean = model.inputs(pictures()[0], PROMPT)
     corrupt = model.inputs(Image.new("RGB", (64, 16)), PROMPT)
     assert len(clean) != len(corrupt)
-    job = Job(corrupt, clean, alone([PlacedSite("mlp", 0, None, (1,), "")]), ANSWER)
-    with pytest.raises(NoticeError, match="Give images of the same size"):
-        engine.patch(model, [job])
+    with pytest.raises(NoticeError, match="give both images one size"):
+        Job(corrupt, clean, alone([PlacedSite("mlp", 0, None, (1,), "")]), ANSWER)
 
 
 def test_the_vision_tower_and_noise_are_refused():

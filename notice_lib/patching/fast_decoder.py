@@ -110,7 +110,6 @@ def patch_group(model: DecoderOnly, jobs: Sequence[Job], max_rows: int) -> list[
 def _patch(model: DecoderOnly, job: Job, max_rows: int) -> Outcome:
     base = record(model, job.base, job.points, job.answer.prefix)
     if isinstance(job.source, Inputs):
-        _check_same_tokens(model, job.base, job.source)
         source = record(model, job.source, job.points, job.answer.prefix)
         given, source_scores = source.activations, score(source.logits, job.answer)
     else:
@@ -290,15 +289,6 @@ def _run(
             hidden = hidden.to(call.input.device)  # of a model that is spread over GPUs
             hidden = module(hidden, attention_mask=mask, past_key_values=cache, **settings)
     return model.unembed(hidden[:, -1])
-
-
-def _check_same_tokens(model: DecoderOnly, base: Inputs, source: Inputs) -> None:
-    if base.image_tokens != source.image_tokens:
-        raise NoticeError(
-            f"{model.name or 'The model'} makes {len(base)} tokens of one run and {len(source)} of "
-            "the other, or has the image's elsewhere, so their positions do not correspond. Give "
-            "images of the same size."
-        )
 
 
 def _unknown(model: DecoderOnly, why: str) -> NoticeError:

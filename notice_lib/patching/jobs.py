@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..errors import NoticeError
 from ..models.base import AnswerTokens, Inputs
 from .sites import Patch
 
@@ -21,12 +22,24 @@ class Job:
         source: the run that activations come from; or given activations of one run, for ablation.
         patches: one patched run for each.
         answer: where the two answers are told apart.
+
+    Raises:
+        NoticeError: the two runs' tokens do not correspond.
     """
 
     base: Inputs
     source: Inputs | Activations
     patches: tuple[Patch, ...]
     answer: AnswerTokens
+
+    def __post_init__(self):
+        if isinstance(self.source, Inputs) and self.source.image_tokens != self.base.image_tokens:
+            raise NoticeError(
+                f"One run has {len(self.base)} tokens, {sum(self.base.image_tokens)} of them the "
+                f"image's, the other {len(self.source)} and {sum(self.source.image_tokens)}, so "
+                "their positions do not correspond. Some models make as many tokens of an image as "
+                "its size asks for: give both images one size."
+            )
 
     @property
     def points(self) -> set[tuple[str, int]]:
