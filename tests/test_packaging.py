@@ -85,6 +85,8 @@ def test_pins_lie_in_the_ranges():
 
 def test_installing_in_colab_replaces_nothing():
     assert replaced(COLAB, requirements()) == []
+    added = {requirement.name for requirement in requirements()} - set(COLAB)
+    assert added == {"lemminflect"}  # small, and needs numpy alone
 
 
 def test_conda_environment_agrees_with_pyproject_and_constraints():

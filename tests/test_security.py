@@ -85,10 +85,6 @@ def dangers(code: str) -> list[str]:
 def test_no_source_reads_pickles_or_runs_what_it_reads():
     found = {file: dangers(code) for file, code in sources().items()}
     assert len(found) > 150
-    # The training's own tool reads only what it has just written.
-    assert found.pop("tools/training/evaluation.py") == [
-        "CLASSES[folder.name].from_pretrained without use_safetensors"
-    ]
     assert {file: named for file, named in found.items() if named} == {}
 
 
@@ -158,6 +154,7 @@ BLIP = "BlipForQuestionAnswering"
 @pytest.mark.parametrize(
     ("file", "changes"),
     [
+        ("config.json", {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}),
         ("config.json", {"auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}}),
         (
             "config.json",
@@ -165,6 +162,10 @@ BLIP = "BlipForQuestionAnswering"
                 "architectures": ["EvilForAnswers"],
                 "auto_map": {"AutoModelForImageTextToText": "evil.Evil"},
             },
+        ),
+        (
+            "processor_config.json",
+            {"processor_class": "Evil", "auto_map": {"AutoProcessor": "evil.Evil"}},
         ),
         (
             "tokenizer_config.json",

@@ -43,12 +43,12 @@ def dependencies() -> list[Requirement]:
 
 
 def replaced(installed: dict[str, str], needed: list[Requirement]) -> list[str]:
-    """What installing would replace or add: one line a package."""
+    """What installing would replace: one line a package. What Colab lacks is added, no more."""
     lines = []
     for requirement in needed:
         version = installed.get(canonicalize_name(requirement.name))
-        if version is None or not requirement.specifier.contains(version, prereleases=True):
-            lines.append(f"{requirement}, where Colab has {version or 'none'}")
+        if version and not requirement.specifier.contains(version, prereleases=True):
+            lines.append(f"{requirement}, where Colab has {version}")
     return lines
 
 

@@ -97,14 +97,25 @@ class WordInpainter:
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> "WordInpainter":
-        """Load what tools/train_inpainter.py wrote."""
+        """Load what tools/train_inpainter.py wrote.
+
+        Raises:
+            NoticeError: a file is missing or malformed.
+        """
         from diffusers import DDIMScheduler, UNet2DConditionModel
 
-        unet = UNet2DConditionModel.from_pretrained(
-            folder, torch_dtype=torch.float32, use_safetensors=True
-        )
-        words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
-        return cls(unet.to(device), DDIMScheduler.from_pretrained(folder), words, folder.name)
+        try:
+            unet = UNet2DConditionModel.from_pretrained(
+                folder, torch_dtype=torch.float32, use_safetensors=True
+            )
+            scheduler = DDIMScheduler.from_pretrained(folder)
+            words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise NoticeError(
+                f"{folder} is no whole inpainting model: write it again with "
+                f"tools/train_inpainter.py. The error: {error}"
+            ) from None
+        return cls(unet.to(device), scheduler, words, folder.name)
 
     @torch.no_grad()
     def paint(

@@ -69,7 +69,8 @@ def load_model(
         dtype = torch.float32 if on_cpu else "auto"
     placement = _placement(device, quantization)
     try:
-        config = AutoConfig.from_pretrained(source)
+        # Else transformers would ask whether to run code that the checkpoint brings along.
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _no_checkpoint(name, error) from None
     model_class, adapter = _family(config, name)
@@ -109,7 +110,7 @@ def _family(config: PreTrainedConfig, name: str | Path):
         return _FAMILIES[architecture]
     try:
         with torch.device("meta"):
-            shell = AutoModelForImageTextToText.from_config(config)
+            shell = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         if type(shell).__name__ != architecture:
             raise ValueError(f"transformers reads an image and a text by {type(shell).__name__}")
         DecoderOnly(shell, name=str(name))
@@ -130,14 +131,16 @@ def _processor(source: str, name: str | Path):
     their processors cannot be had without that part.
     """
     try:
-        processor = AutoProcessor.from_pretrained(source, backend="pil")
+        processor = AutoProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     except ImportError as error:
         if find_spec("torchvision") is None:
             raise NoticeError(
                 f"The processor of {str(name)!r} needs another package, probably torchvision, "
                 f"which reads videos: pip install torchvision. transformers says: {error}"
             ) from None
-        processor = AutoProcessor.from_pretrained(source)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    except ValueError as error:  # e.g. it would need code that the checkpoint brings along
+        raise _no_checkpoint(name, error) from None
     if getattr(processor, "image_processor", None) is None:
         raise NoticeError(
             f"{str(name)!r} has no processor for images: processor_config.json or "
