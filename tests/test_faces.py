@@ -55,6 +55,9 @@ def test_a_missing_or_a_strange_class_is_named(tmp_path):
     (folder / ".cache").mkdir()
     (folder / "__MACOSX").mkdir()
     assert len(read_facial_expressions(tmp_path).pairs) > 80
+    (folder / "disgust").rename(tmp_path / "elsewhere")
+    with pytest.raises(NoticeError, match=r"missing: disgust; not among them: none\)"):
+        read_facial_expressions(tmp_path)
 
 
 def test_a_face_of_two_emotions_is_in_no_pair(tmp_path):
