@@ -191,7 +191,7 @@ class DecoderOnly(VLM):
 
     def _image_shape(self, config) -> tuple[int, int]:
         """The grid is read from what the processor makes of one blank image."""
-        size = getattr(config.vision_config, "image_size", None)
+        size = getattr(getattr(config, "vision_config", None), "image_size", None)
         self.image_size = size = size[0] if isinstance(size, (list, tuple)) else size
         if size is None or self.processor is None:
             self.image_size = size or DYNAMIC_SIZE

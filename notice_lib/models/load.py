@@ -109,12 +109,11 @@ def _family(config: PreTrainedConfig, name: str | Path):
     if architecture in _FAMILIES:
         return _FAMILIES[architecture]
     try:
-        with torch.device("meta"):
-            shell = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+        shell = _shell(config)
         if type(shell).__name__ != architecture:
-            raise ValueError(f"transformers reads an image and a text by {type(shell).__name__}")
+            raise NoticeError(f"transformers reads an image and a text by {type(shell).__name__}.")
         DecoderOnly(shell, name=str(name))
-    except (NoticeError, ValueError) as error:
+    except NoticeError as error:
         why = str(error).splitlines()[0]
         raise NoticeError(
             f"{str(name)!r} is a {architecture}; supported are {', '.join(_FAMILIES)}, and models "
@@ -122,6 +121,15 @@ def _family(config: PreTrainedConfig, name: str | Path):
             f"Here: {why}"
         ) from None
     return type(shell), DecoderOnly
+
+
+def _shell(config: PreTrainedConfig) -> torch.nn.Module:
+    """The model that a configuration describes, without memory for its weights."""
+    try:
+        with torch.device("meta"):
+            return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+    except Exception as error:  # Whatever a hundred model files say of what they cannot build.
+        raise NoticeError(f"transformers cannot build it: {error}") from None
 
 
 def _processor(source: str, name: str | Path):

@@ -35,6 +35,9 @@ ROWS_OF_A_KEY = 1 / 8
 """What a shared token counts against the bound on rows: its keys and values are copied for each
 run, but it is not computed."""
 
+WORTH_A_CALL = 256
+"""Tokens from which on a batch keeps a processor busy, so that a smaller one takes as long."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -260,19 +263,28 @@ def _closed(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _chunks(model, patches: Sequence[Patch], chosen: Sequence[int], base: Run, max_rows: int):
-    """(layer, start, indices of patches that resume there together)."""
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    """(layer, start, indices of patches that resume there together).
+
+    A chunk starts where the first of its patches does, and takes patches of later starts only until
+    it is worth a call: each of them computes tokens that it could have shared.
+    """
+    length = base.calls[0].input.shape[1]
+    layers: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for i in chosen:
         _, layer = entry(model, patches[i])
         first = min(min(site.positions) for site in patches[i].sites)
-        start = int(base.starts[layer][: first + 1].nonzero().max())
-        groups[layer, start].append(i)
-    for (layer, start), group in groups.items():
-        length = base.calls[0].input.shape[1]
-        rows = length - start + start * ROWS_OF_A_KEY
-        size = max(1, int(max_rows / rows))
-        for at in range(0, len(group), size):
-            yield layer, start, group[at : at + size]
+        layers[layer].append((int(base.starts[layer][: first + 1].nonzero().max()), i))
+    for layer, group in layers.items():
+        start, chunk = 0, []
+        for own, i in sorted(group):
+            rows = len(chunk) * (length - start)
+            most = max_rows / (length - start + start * ROWS_OF_A_KEY)
+            if chunk and (len(chunk) + 1 > most or (own > start and rows >= WORTH_A_CALL)):
+                yield layer, start, chunk
+                chunk = []
+            start = start if chunk else own
+            chunk.append(i)
+        yield layer, start, chunk
 
 
 def _run(
