@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,8 +57,8 @@ class Logbook:
         """A row a part, the last for all that was in none: part, pairs, skipped, patched_runs,
         minutes, patched_runs_per_second (of parts that one sitting did) and gpu_gib."""
         self._note("everything else", 0, self._rest + time.perf_counter(), None)
-        lines = map(json.loads, self._path.read_text().splitlines())
-        spent = pd.DataFrame(lines).groupby("part")
+        lines = (line for line in self._path.read_text().splitlines() if line.endswith("}"))
+        spent = pd.DataFrame(map(json.loads, lines)).groupby("part")
         found = pd.DataFrame.from_dict(self.counts, orient="index")
         found = found.reindex([*self.counts, "everything else"])
         seconds = spent["seconds"].sum()
@@ -125,7 +125,7 @@ def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
     ]
     for i in progress.bar(mine, desc=f"asking {model.name}", unit=f"{TOGETHER} pairs"):
         found = pd.concat([answers(model, parts[i], run).assign(run=run) for run in RUNS])
-        _replace(paths[i], found)
+        replace(paths[i], lambda path, table=found: table.to_parquet(path, index=False))
     state.wait_for_everyone()
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
@@ -134,7 +134,7 @@ def _check_plan(folder: Path, plan: dict) -> None:
     path = folder / "plan.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(plan))
+        replace(path, lambda path: path.write_text(json.dumps(plan)))
     known = json.loads(path.read_text())
     other = [name for name in plan if known.get(name) != plan[name]]
     if other:
@@ -143,8 +143,8 @@ def _check_plan(folder: Path, plan: dict) -> None:
         )
 
 
-def _replace(path: Path, table: pd.DataFrame) -> None:
+def replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file that is never seen half-written."""
-    temporary = path.with_suffix(".unfinished")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    unfinished = path.with_suffix(".unfinished")
+    write(unfinished)
+    unfinished.replace(path)

@@ -17,7 +17,7 @@ from .claims import Experiment
 from .datasets import load_pairs
 from .datasets.load import EMBEDDED
 from .errors import NoticeError
-from .logbook import Logbook
+from .logbook import Logbook, replace
 from .models.base import VLM
 from .pairs import PairSet
 from .patching import effects, site_grid
@@ -196,7 +196,8 @@ def _of_run(model: VLM, sets: Mapping[str, PairSet]) -> dict:
 
 def _write(out: Path, small: Mapping[str, pd.DataFrame], manifest: dict) -> None:
     """The tables, and last the manifest; a table that could not be made has no columns."""
-    hashes = {}
+    finished, hashes = out / "manifest.json", {}
+    finished.unlink(missing_ok=True)
     for name, table in sorted(small.items()):
         path = out / name
         if table.empty and not len(table.columns):
@@ -208,4 +209,5 @@ def _write(out: Path, small: Mapping[str, pd.DataFrame], manifest: dict) -> None
             table.to_csv(path, index=False, float_format="%.6g")
         hashes[name] = provenance.sha256(path)
     manifest = manifest | {"tables": hashes}
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    text = json.dumps(manifest, indent=1) + "\n"
+    replace(finished, lambda path: path.write_text(text))

@@ -38,7 +38,7 @@ def some_pairs(n: int = 8, tasks=("svo", "faces")):
     return {task: held_out[task].sample(n) for task in tasks}
 
 
-def test_a_small_run_writes_everything_and_goes_on(tmp_path):
+def test_a_small_run_writes_everything(tmp_path):
     model, sets = load_model("llava-mini", device="cpu"), some_pairs()
     found = reproduce(model, sets, tmp_path, module_pairs=6)
     assert found["key"].tolist() == paper_claims(model.family)["key"].tolist()
@@ -67,8 +67,6 @@ def test_a_small_run_writes_everything_and_goes_on(tmp_path):
         shown = own.pivot(index="role", columns="layer", values="effect").reindex(means.index)
         assert shown.to_numpy() == pytest.approx(means.to_numpy(), abs=1e-5)
 
-    again = reproduce(model, sets, tmp_path, module_pairs=6)
-    pd.testing.assert_frame_equal(again, found)
     with pytest.raises(NoticeError, match="another run's answers: pairs_fingerprint differ"):
         reproduce(model, sets | {"svo": sets["svo"].sample(6)}, tmp_path)
 
@@ -144,7 +142,7 @@ def test_a_killed_run_goes_on_and_leaves_the_same_tables(tmp_path):
     """Killed while the model answers, and again in the midst of the sweeps; on a folder without
     masks."""
     data = tmp_path / "data"
-    for task, pairs in some_pairs(10).items():
+    for task, pairs in some_pairs(10, ["svo"]).items():
         bare = [replace(pair, clean_masks=None, corrupt_masks=None) for pair in pairs]
         replace(pairs, pairs=tuple(bare)).save(data / task)
     words = ["--model", "blip-mini", "--data", data, "--module-pairs", 3, "--device", "cpu"]
@@ -204,3 +202,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_patched(tmp_path):
     ]
     with pytest.raises(NoticeError, match="no pair to run"):
         reproduce(model, {}, tmp_path)
+    model.family = "decoder"
+    with pytest.raises(NoticeError, match="blip-mini is no BLIP or LLaVA"):
+        reproduce(model, few, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
