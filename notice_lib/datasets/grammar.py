@@ -45,7 +45,7 @@ def grammatical_question(
 ) -> str:
     """A question that offers `first`, then `second`, of the slot in which two triplets differ.
 
-    One is `triplets[0].option(slot)`, true of the positive image, the other is `triplets[1]`'s.
+    One is `triplets[0].option(slot)`, true of the positive image, the other is `triplets[1]`'s::
 
         subject  Is the dog or the goat pulling the car?
         verb     Is the girl standing or sitting on the grass?
