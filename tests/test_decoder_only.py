@@ -148,6 +148,16 @@ def test_gemma_3s_image_starts_as_a_whole():
         assert computed(model, outside) == length - outside
 
 
+def test_where_runs_may_start_is_read_from_the_masks_of_all_layers_above():
+    causal = torch.ones(6, 6, dtype=torch.bool).tril()
+    block = causal.clone()
+    block[2:4, 2:4] = True
+    window = torch.where(causal.triu(-1), 0.0, torch.finfo(torch.float32).min)
+    calls = [fast_decoder.Call(causal, {}, mask[None, None]) for mask in (causal, block, window)]
+    found = [starts.nonzero().flatten().tolist() for starts in fast_decoder._starts(calls)]
+    assert found == [[0, 1, 2, 4, 5], [0, 1, 2, 4, 5], [0, 1, 2, 3, 4, 5]]
+
+
 @EVERY
 def test_every_family_passes_its_self_check(family):
     found = verify(build(family, torch.float32))
