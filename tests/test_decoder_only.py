@@ -14,9 +14,9 @@ from tiny_vlms import FAMILIES, SIDE, pictures, qwen3_vl, tiny
 from notice_lib import NoticeError, Site, ablate, load_pairs, site_grid, sweep, verify
 from notice_lib.corruption import GaussianNoise
 from notice_lib.models.base import AnswerTokens
-from notice_lib.models.decoder_only import DecoderOnly
+from notice_lib.models.decoder_only import DecoderOnly, square_side
 from notice_lib.models.llava import Llava
-from notice_lib.patching import Circuit, Patch, PlacedSite, engine, fast_decoder, plain
+from notice_lib.patching import Circuit, Patch, PlacedSite, engine, fast_decoder, place, plain
 from notice_lib.patching.jobs import Job
 
 PROMPT = "Is the dog or the goat on the box?"
@@ -284,10 +284,20 @@ def test_regions_need_one_square_of_tokens():
     assert model.grid == 0
     tiled = build("internvl", torch.float32, tiles=4)
     wide = pictures(side=2 * SIDE)[0].resize((4 * SIDE, SIDE))
-    assert sum(tiled.inputs(wide, PROMPT).image_tokens) > tiled.grid**2 == 4
+    inputs = tiled.inputs(wide, PROMPT)
+    assert sum(inputs.image_tokens) > tiled.grid**2 == 4
+    roles = {"text": tuple("image" if image else "before" for image in inputs.image_tokens)}
+    with pytest.raises(NoticeError, match="no single block of 2 x 2"):
+        place(tiled, [region], roles, {"differs": (0,)})
     square = build("paligemma", torch.float32)
     found = sweep(square, pairs, [region], strict=True)
     assert len(found.patched) == 1
+
+
+def test_a_square_is_one_block_of_a_square_number():
+    assert square_side((False, *[True] * 9, False)) == 3
+    assert square_side((True, True, False, True, True)) == 0
+    assert square_side((True, True, True)) == 0
 
 
 def test_images_of_other_sizes_are_no_pair():
