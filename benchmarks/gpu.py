@@ -16,9 +16,9 @@ import torch
 
 from notice_lib import NoticeError, Site, costs, load_model, site_grid, sweep
 from notice_lib.models.base import VLM
+from notice_lib.operations import BlipWork, LlavaWork
 
 from . import random_models
-from .operations import BlipWork, LlavaWork
 from .report import Report, matmul_peak, timed
 
 ROUNDS = 3
@@ -65,7 +65,7 @@ def run(tiny: bool = False) -> Report:
     notes += [
         f"Image corruption, {dtype}. `seconds` is the median of {1 if tiny else ROUNDS} rounds, "
         "reading the pictures included. `of_peak`: operations that must be done "
-        "(benchmarks/operations.py), a second, over the measured peak of the matrix product. "
+        "(notice_lib/operations.py), a second, over the measured peak of the matrix product. "
         "`gib`: the peak of allocated memory; `estimated_gib`: what `notice costs` says.",
         f"`hours_of_experiment` is **extrapolated** to {EXPERIMENT_PAIRS:,} pairs: every module at "
         "every token and layer and every cross-attention head at every token for BLIP, every head "

@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import against_published, gpu, minis, random_models, scaling
-from benchmarks.operations import BlipWork, LlavaWork
 from notice_lib import NoticeError
+from notice_lib.operations import BlipWork, LlavaWork
 
 RUNS = {
     "published-blip": against_published.blip,

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from notice_lib import NoticeError, load_model, load_pairs, run_inputs, site_grid, sweep
-from notice_lib.models import answers
+from notice_lib.models import answered_rightly, answers
+from notice_lib.models.answers import RUNS
 from notice_lib.patching import plain
 from notice_lib.patching.runs import check_lengths
 from notice_lib.patching.table import PATCHED_DTYPES, RUNS_DTYPES
@@ -181,3 +182,16 @@ def test_prompts_of_different_token_lengths_are_refused(model):
 def test_the_model_is_loaded_in_float32_without_torchvision(model):
     assert model.dtype == torch.float32
     assert "pil" in type(model.processor.image_processor).__name__.lower()
+
+
+def test_each_question_about_a_picture_is_asked_once(blip, monkeypatch):
+    """Those answered rightly are as `answers` tells; pairs of a scene share their questions."""
+    lures = load_pairs("states").filter(lambda pair: pair.distractor)
+    chosen = {pair.scene_id for pair in lures.sample(4)}
+    pairs = lures.filter(lambda pair: pair.scene_id in chosen)
+    right = [answers(blip, pairs, run).set_index("pair_id")["right"] for run in RUNS]
+    asked, generate = [], blip.generate
+    monkeypatch.setattr(blip, "generate", lambda inputs: asked.append(1) or generate(inputs))
+    kept = {pair.pair_id for pair in answered_rightly(blip, pairs)}
+    assert kept == set(right[0].index[right[0] & right[1]]) and 0 < len(kept) < len(pairs)
+    assert len(asked) <= len(pairs)

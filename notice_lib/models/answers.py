@@ -1,6 +1,7 @@
 """What a model answers to the clean question of each pair."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -51,8 +52,20 @@ def answered_rightly(model: VLM, pairs: PairSet) -> PairSet:
 
     Source: paper, section 3: only such samples are patched.
     """
-    right = [answers(model, pairs, run).set_index("pair_id")["right"] for run in RUNS]
-    kept = set(right[0].index[right[0] & right[1]])
+    said: dict[tuple[Path, str], str] = {}  # Pairs of one scene ask the same.
+
+    def is_right(pair: SemanticPair, run: str, expected: str) -> bool:
+        asked = getattr(pair, f"{run}_image"), pair.prompt
+        if asked not in said:
+            said[asked] = model.generate(model.inputs(pair.image(run), pair.prompt))
+        return said[asked] == expected.lower()
+
+    shown = progress.bar(list(pairs), desc=f"asking {model.name}", unit="pair")
+    kept = {
+        pair.pair_id
+        for pair in shown
+        if is_right(pair, "clean", pair.correct) and is_right(pair, "corrupt", pair.incorrect)
+    }
     return pairs.filter(lambda pair: pair.pair_id in kept)
 
 

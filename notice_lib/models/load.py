@@ -59,7 +59,7 @@ def load_model(
 
     Raises:
         NoticeError: there is no such checkpoint, its family is not supported or fails its
-            self-check, it does not fit on the GPUs, or 4-bit weights cannot be had here.
+            self-check, it does not fit on the GPUs, or 4-bit weights cannot be had here or of it.
     """
     source = str(data_dir() / "checkpoints" / name) if name in EMBEDDED else str(name)
     if device is None:
@@ -67,13 +67,18 @@ def load_model(
     if dtype is None:
         on_cpu = device == "cpu" or not torch.cuda.is_available()
         dtype = torch.float32 if on_cpu else "auto"
-    placement = _placement(device, quantization)
     try:
         # Else transformers would ask whether to run code that the checkpoint brings along.
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _no_checkpoint(name, error) from None
     model_class, adapter = _family(config, name)
+    if quantization and adapter is Blip:
+        raise NoticeError(
+            f"{str(name)!r} is a BLIP, which is small and whose engine reads its weights directly: "
+            "load it without quantization."
+        )
+    placement = _placement(device, quantization)
     try:
         # Safetensors, since a pickled checkpoint can run code.
         model = model_class.from_pretrained(
@@ -91,9 +96,8 @@ def load_model(
     _refuse_offloading(model, name)
     loaded = adapter(model, processor, str(name))
     if adapter is DecoderOnly:
-        from ..patching.self_check import (
-            verify,
-        )  # Later than the models, as everything that runs them.
+        # Here, since what runs models is imported after them.
+        from ..patching.self_check import verify
 
         verify(loaded)
     return loaded

@@ -46,9 +46,11 @@ class Item:
 def load(folder):
     """(model in float32, processor) of the checkpoint in `folder`, named as in CLASSES."""
     folder = Path(folder)
-    model = CLASSES[folder.name].from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True
-    ).eval()
+    model = (
+        CLASSES[folder.name]
+        .from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        .eval()
+    )
     return model, AutoProcessor.from_pretrained(folder, backend="pil")
 
 
