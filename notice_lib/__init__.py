@@ -6,7 +6,7 @@ so that `import notice_lib` costs nothing.
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 
 _HOMES = {
     "NoticeError": "errors",

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..models.answers import SCORES
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the tables' columns; saved tables of another version are refused."""
 
 PATCHED_DTYPES = {
