@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from seeded import blip_runs, llava_runs, seeded_blip, seeded_llava
+from tiny_vlms import pictures, tiny
 
 from notice_lib import NoticeError, load_model, load_pairs
 from notice_lib.heads.attention import attention_maps, image_attention, minus_average, shares
+from notice_lib.models.decoder_only import DecoderOnly
 
 
 @pytest.fixture(scope="module", params=["blip-mini", "llava-mini"])
@@ -115,3 +117,21 @@ def test_shares_sum_to_one_and_differences_to_zero():
     difference = minus_average(shares(maps))
     np.testing.assert_allclose(difference.sum(-1), 0, atol=1e-12)
     np.testing.assert_allclose(difference.sum((1, 2)), 0, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["qwen2_vl", "gemma3", "paligemma"])
+def test_maps_of_the_generic_adapter_are_transformers_own(family):
+    tiny_model = tiny(family)
+    model = DecoderOnly(tiny_model.model, tiny_model.processor, family)
+    run = model.inputs(pictures()[0], "Is the dog or the goat on the box?")
+    found = image_attention(model, run)
+    theirs = model.model(
+        input_ids=run.input_ids,
+        pixel_values=run.pixel_values,
+        output_attentions=True,
+        **run.extra,
+    ).attentions
+    theirs = torch.cat(theirs)[..., torch.tensor(run.image_tokens)]
+    np.testing.assert_array_equal(found.patches, theirs.float().numpy())
+    assert len(found.norms) == sum(run.image_tokens) == found.patches.shape[-1]

@@ -59,7 +59,7 @@ def test_a_model_loaded_otherwise_gives_the_same_numbers(settings):
 def test_four_bits_are_refused_where_they_cannot_be_had():
     with pytest.raises(NoticeError, match="'nf4' or None, not 'int3'"):
         load_model("llava-mini", quantization="int3")
-    with pytest.raises(NoticeError, match="is a BLIP.*without quantization"):
+    with pytest.raises(NoticeError, match=r"is a BLIP.*without quantization"):
         load_model("blip-mini", quantization="nf4")
     if not torch.cuda.is_available():
         with pytest.raises(NoticeError, match="need a CUDA GPU and bitsandbytes"):

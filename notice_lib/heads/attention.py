@@ -18,7 +18,7 @@ from ..models.base import ROLES, VLM, Inputs
 from ..pairs import SemanticPair
 from ..patching.plain import hook
 
-COMPONENT = {"blip": "cross_attention", "llava": "self_attention"}
+COMPONENT = {"blip": "cross_attention", "llava": "self_attention", "decoder": "self_attention"}
 """Which component looks at the image, by model family."""
 
 
@@ -30,9 +30,9 @@ class RunAttention:
         patches: (layers, heads, tokens, patches). With `cls`, and in LLaVA with the attention to
             text, a row sums to one.
         cls: (layers, heads, tokens): attention to the tower's [CLS] token; zero in LLaVA, which
-            drops that token.
+            drops that token, and in the generic family.
         norms: (patches,) Euclidean norms of the tower's output, before a final LayerNorm makes
-            them alike.
+            them alike; in the generic family, of what stands in place of the image's tokens.
     """
 
     patches: np.ndarray
@@ -135,7 +135,9 @@ def image_attention(
     maps = torch.stack([kept[layer] for layer in range(model.n_layers)]).float().cpu().numpy()
     if model.family == "blip":
         return RunAttention(maps[..., 1:], maps[..., 0], norms[0][1:].cpu().numpy())
-    return RunAttention(maps, np.zeros(maps.shape[:-1], maps.dtype), norms[0].cpu().numpy())
+    norm = norms[0].cpu().numpy()
+    norm = norm[list(inputs.image_tokens)] if model.family == "decoder" else norm
+    return RunAttention(maps, np.zeros(maps.shape[:-1], maps.dtype), norm)
 
 
 def shares(patches: np.ndarray) -> np.ndarray:
@@ -160,6 +162,8 @@ def _attention_modules(model: VLM) -> list[torch.nn.Module]:
     """The modules, by layer, that return (output, weights); weights are (1, H, T, keys)."""
     if model.family == "blip":
         return [block.crossattention.self for block in model.model.text_encoder.encoder.layer]
+    if model.family == "decoder":
+        return list(model.text.attentions)
     return [block.self_attn for block in model.model.model.language_model.layers]
 
 
@@ -167,6 +171,8 @@ def _tower_output(model: VLM) -> tuple[torch.nn.Module, str]:
     """Where the patches leave the vision tower, and on which side of that module."""
     if model.family == "blip":
         return model.model.vision_model.encoder.layers[-1], "output"
+    if model.family == "decoder":  # what stands in place of the image's tokens
+        return model.text.layers[0], "input"
     return model.model.model.multi_modal_projector, "input"
 
 
