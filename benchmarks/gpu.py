@@ -124,7 +124,7 @@ def _saved_llava(tiny, dtype) -> VLM:
         del made
         if tiny:
             return load_model(folder, device="cpu")
-        return load_model(folder, device="cuda", quantization="nf4")
+        return load_model(folder, device="cuda", attention="sdpa", quantization="nf4")
 
 
 def _llava(name: str, tiny: bool, model: VLM) -> dict:

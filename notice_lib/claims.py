@@ -173,7 +173,7 @@ def evidence(
         table = effects(swept.table()) if one.kind == "depth" else gather([swept])
         tables[kind].append(table[[name for name in table if name in _KEPT]])
     joined = {kind: pd.concat(parts, ignore_index=True) for kind, parts in tables.items() if parts}
-    masked = [pairs for pairs in sets.values() if pairs[0].clean_masks is not None]
+    masked = [pairs for pairs in sets.values() if any(pair.clean_masks for pair in pairs)]
     return Evidence(
         joined["heads"],
         joined.get("option", joined["heads"]),
@@ -201,6 +201,8 @@ def _universal(corruptions: tuple[str, ...]):
 
     def count(evidence: Evidence, rng) -> Interval:
         conditions = _conditions(evidence.heads, corruptions, absolute=True)
+        if len({task for task, _ in conditions}) < 2:  # The claim is that tasks agree.
+            return NOT_TESTABLE
         return _bootstrap(lambda means: float(_selected(means).sum()), conditions, rng)
 
     return count

@@ -108,7 +108,10 @@ def sweep(
     ] = None,
     per_head: Annotated[bool, typer.Option("--per-head", help="Each head on its own.")] = False,
     position: Annotated[
-        str, typer.Option(help="each (every text token in turn), a token role, or an index.")
+        str,
+        typer.Option(
+            help="each (every text token in turn), an index, or a role: correct, incorrect, last ..."
+        ),
     ] = "each",
     corruption: Annotated[
         Corruption, typer.Option(help="What differs: image (SIP), text (STR), or Gaussian noise.")
@@ -139,7 +142,6 @@ def sweep(
     --position correct
     """
     import torch
-    from accelerate import PartialState
 
     from .corruption import GaussianNoise
     from .datasets import load_pairs
@@ -147,7 +149,7 @@ def sweep(
     from .patching import effects, site_grid, sweep as run
 
     # Before the model: it gives each process its own GPU.
-    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    state = _processes(device)
     vlm = load_model(model, device, getattr(torch, dtype) if dtype else None)
     sites = site_grid(
         vlm, component, layer, per_head, int(position) if position.isdigit() else position
@@ -272,14 +274,13 @@ def reproduce(
     Example: notice reproduce --model blip-mini --data embedded --out data/results/blip-mini
     """
     import torch
-    from accelerate import PartialState
 
     from .models import load_model
     from .reproduction import read_tasks, reproduce as run
 
     sets = {task: own.sample(n or len(own), seed) for task, own in read_tasks(data).items()}
     # Before the model: it gives each process its own GPU.
-    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    state = _processes(device)
     vlm = load_model(
         model,
         device,
@@ -289,6 +290,8 @@ def reproduce(
     found = run(vlm, sets, out, seed, module_pairs)
     if state.is_main_process:
         print(found[["key", "estimate", "low", "high", "verdict"]].round(3).to_string(index=False))
+        if missing := [task for task in ("svo", "states", "faces") if task not in sets]:
+            print(f"Without {' and '.join(missing)}: claims of every task are about the others.")
         print(f"written to {out}")
 
 
@@ -324,6 +327,19 @@ def costs(
     print(f"{hours['hours'].sum():.1f} hours in all")
 
 
+def _processes(device: str | None):
+    """This process among those that share the work; on GPUs they wait for each other up to a day,
+    since one may have the slowest shard."""
+    from datetime import timedelta
+
+    import torch
+    from accelerate import PartialState
+
+    if device == "cpu" or not torch.cuda.is_available():
+        return PartialState(cpu=True)
+    return PartialState(timeout=timedelta(days=1))
+
+
 def _print_selected(found: pd.DataFrame) -> None:
     """A block a condition: its scenes, and the selected heads by size of their effect."""
     for (component, task, corruption), part in found.groupby(
@@ -355,6 +371,7 @@ def _print_strongest(table: pd.DataFrame, rows: int = 10) -> None:
     keys = ["component", "layer", "head", "role"]
     means = table.groupby(keys, observed=True)["logit_difference"].mean()
     strongest = means.reindex(means.abs().sort_values(ascending=False).index).head(rows)
+    print("mean logit_difference, in logits (head -1: the whole component)")
     print(strongest.round(3).to_string())
 
 

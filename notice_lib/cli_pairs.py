@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from .cli_options import Number, Seed, Set
+from .errors import NoticeError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -179,6 +180,11 @@ def table(
     vlm = _prepare(out, model, device, quantization)
     source = own.own_source(licence)
     if own.is_table_of_pairs(csv):
+        if question or masks or near:
+            raise NoticeError(
+                f"{csv} holds ready pairs with questions and masks of their own: leave out "
+                "--question, --masks and --near."
+            )
         built = own.read_pairs(csv, images, task, source)
     else:
         asked = question or own.QUESTION
@@ -215,7 +221,7 @@ def hub(
     Example: notice pairs hub beans --attribute labels --question "Is this leaf {first} or
     {second}?" --out mine/states --task states
     """
-    from .datasets.hub import open_dataset, read_dataset
+    from .datasets.hub import open_dataset, read_dataset, roots_of
     from .datasets.own import QUESTION, own_source
 
     vlm = _prepare(out, model, device, quantization)
@@ -223,6 +229,7 @@ def hub(
         built = read_dataset(
             open_dataset(name, split), folder, image, attribute, rest, slot, question or QUESTION,
             task, _near(near), seed, own_source(licence, f"the data set {name}"),
+            roots_of(name),
         )  # fmt: skip
         _write(built, out, vlm, preset, n, seed)
 
@@ -249,7 +256,10 @@ def _near(groups: list[str] | None) -> dict[str, list[str]]:
     """Each word of a group with the others."""
     near: dict[str, list[str]] = {}
     for group in groups or ():
-        for word, other in permutations([word.strip() for word in group.split(",")], 2):
+        words = [word.strip() for word in group.split(",")]
+        if len(words) < 2:
+            raise NoticeError(f"--near {group!r} is one word; give two or more, as in tiny,small.")
+        for word, other in permutations(words, 2):
             near.setdefault(word, []).append(other)
     return near
 

@@ -96,7 +96,9 @@ def read_config(name: str | Path) -> BlipConfig | LlavaConfig:
         return known
     own = data_dir() / "checkpoints" / str(name)
     try:
-        config = AutoConfig.from_pretrained(str(own if own.is_dir() else name))
+        source = str(own if own.is_dir() else name)
+        # Else transformers would ask whether to run code that the checkpoint brings along.
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise NoticeError(f"{str(name)!r} has no config.json that can be read: {error}") from None
     if config.model_type not in ("blip", "llava"):

@@ -40,6 +40,15 @@ def of_pairs(pairs: PairSet) -> str:
     return digest.hexdigest()[:16]
 
 
+def of_masks(pairs: PairSet) -> str:
+    """Of the bytes of the pairs' masks, in their order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        for path in (pair.clean_masks, pair.corrupt_masks):
+            digest.update(hashlib.sha256(path.read_bytes() if path else b"").digest())
+    return digest.hexdigest()[:16]
+
+
 def of_sites(sites: Iterable) -> str:
     """Of sites in their order."""
     return hashlib.sha256(json.dumps([asdict(site) for site in sites]).encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """What takes long in a reproduction, kept as it comes: answers, sweeps, and the time they took."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ class Logbook:
         if PartialState().is_main_process:
             line = {"part": part, "before": before, "seconds": seconds, "gpu_gib": gpu_gib}
             with self._path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write("\n" + json.dumps(line) + "\n")  # ends a line that was cut off
 
     def _files(self, name: str) -> int:
         return len(list((self.folder / name).glob("*.parquet")))
@@ -115,7 +116,7 @@ def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
         "pairs_fingerprint": fingerprint.of_pairs(pairs),
     }
     with state.main_process_first():
-        _check_plan(folder, plan)
+        check_plan(folder, plan)
     parts = [pairs.pairs[start : start + TOGETHER] for start in range(0, len(pairs), TOGETHER)]
     paths = [folder / f"{i:05d}.parquet" for i in range(len(parts))]
     mine = [
@@ -130,7 +131,7 @@ def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
 
-def _check_plan(folder: Path, plan: dict) -> None:
+def check_plan(folder: Path, plan: dict) -> None:
     path = folder / "plan.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +146,6 @@ def _check_plan(folder: Path, plan: dict) -> None:
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file that is never seen half-written."""
-    unfinished = path.with_suffix(".unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     write(unfinished)
     unfinished.replace(path)

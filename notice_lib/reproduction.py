@@ -6,6 +6,7 @@ same tables. Several processes (accelerate launch) share the answers and the swe
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from .claims import Experiment
 from .datasets import load_pairs
 from .datasets.load import EMBEDDED
 from .errors import NoticeError
-from .logbook import Logbook, replace
+from .logbook import Logbook, check_plan, replace
 from .models.base import VLM
 from .pairs import PairSet
 from .patching import effects, site_grid
@@ -99,7 +100,18 @@ def reproduce(
             "`notice heads` work on it."
         )
     out = Path(out)
+    bad = [task for task in sets if not re.fullmatch(r"[\w -]+", task)]
+    if bad:
+        raise NoticeError(f"A task is a plain name, of which folders are called; not {bad[0]!r}.")
     log = Logbook(out / "sweeps")
+    plan = {
+        "model": model.name,
+        "model_fingerprint": fingerprint.of_model(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "seed": seed,
+    }
+    with PartialState(cpu=model.device.type == "cpu").main_process_first():
+        check_plan(log.folder, plan)
     asked = {task: log.ask(model, task, pairs) for task, pairs in sets.items()}
     right = {task: _answered(pairs, asked[task]) for task, pairs in sets.items()}
     _refuse_few(model, sets, right)

@@ -96,7 +96,10 @@ def cells(pairs, name="slot"):
 
 def test_a_sample_is_balanced_and_has_no_pair_twice():
     sample, steps = select(many(), n=24, seed=1)
-    assert steps == [("pairs: all", 280), ("pairs: balanced over groups and answer orders", 24)]
+    assert steps == [
+        ("pairs: all", 280),
+        ("pairs: equally many of either answer order in each group", 24),
+    ]
     assert set(cells(sample).values()) == {6}
     assert Counter(pair.pair_id.split("-")[-2] for pair in sample) == {"ab": 12, "ba": 12}
     assert len({pair.pair_id for pair in sample}) == 24
@@ -197,6 +200,7 @@ def test_files_that_cannot_be_used_are_counted_and_named(tmp_path):
         ("images: files", 8),
         ("images: that decode", 5),
         ("images: without copies and contradictions", 4),
+        ("images: with a partner", 4),
         ("scenes: two images, one question", 3),
     ]
     reasons = {name[-10:]: reason for name, reason in built.left_out.items()}
@@ -275,7 +279,7 @@ def test_a_set_is_written_with_its_card(tmp_path):
         rows = list(csv.reader(file))
     assert rows[0] == ["step", "left"]
     assert rows[1] == ["images: files", "12"]
-    assert rows[-1] == ["pairs: balanced over groups and answer orders", "8"]
+    assert rows[-1] == ["pairs: equally many of either answer order in each group", "8"]
     for step, left in rows[1:]:
         assert f"| {step} | {left} |" in card
         assert f"{step}, {left}" in card.split("![")[1].split("](steps.png)")[0]

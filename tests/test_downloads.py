@@ -144,6 +144,11 @@ def test_what_does_not_decode_is_not_kept(server, tmp_path, content, error):
     assert server.asked["/x"] == 1
 
 
+def test_a_length_of_thousands_of_digits_is_too_large(server, tmp_path):
+    told = error_of(server, body(b"x", Content_Length="9" * 5000), tmp_path)
+    assert told.startswith("too large")
+
+
 def test_a_large_file_is_cut_off_while_it_comes(server, tmp_path):
     sent = []
 

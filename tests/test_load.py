@@ -1,14 +1,16 @@
 """What load_model makes of a name, and what it says of one that is no model it can take."""
 
 import json
+import shutil
 from importlib.util import find_spec
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_vlms import pictures, tiny
 from transformers import BertConfig, BlipConfig, MllamaConfig
 
-from notice_lib import NoticeError, load_model, load_pairs, site_grid, sweep
+from notice_lib import NoticeError, data_dir, load_model, load_pairs, site_grid, sweep
 from notice_lib.models.decoder_only import DecoderOnly
 from notice_lib.models.load import _refuse_offloading
 from notice_lib.patching import fast_decoder
@@ -132,3 +134,25 @@ def test_a_decoder_that_is_not_understood_is_refused_before_its_weights(tmp_path
     config.save_pretrained(tmp_path)
     with pytest.raises(NoticeError, match="is a MllamaForConditionalGeneration; supported are"):
         load_model(tmp_path)
+
+
+def test_a_checkpoint_that_lacks_a_weight_or_is_cut_off_is_refused(tmp_path):
+    folder = tmp_path / "part"
+    shutil.copytree(data_dir() / "checkpoints" / "blip-mini", folder)
+    file = folder / "model.safetensors"
+    whole = load_file(file)
+    name = next(name for name in sorted(whole) if "crossattention" in name)
+    save_file({k: v for k, v in whole.items() if k != name}, file, metadata={"format": "pt"})
+    with pytest.raises(NoticeError, match=f"lacks weights.*{name}"):
+        load_model(folder, device="cpu")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(NoticeError, match="is no checkpoint"):
+        load_model(folder, device="cpu")
+
+
+def test_a_device_that_there_is_not_is_named(monkeypatch):
+    with pytest.raises(NoticeError, match="no device 'cudda'"):
+        load_model("blip-mini", device="cudda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(NoticeError, match="'cuda:1' cannot be had"):
+        load_model("blip-mini", device="cuda:1")

@@ -11,7 +11,7 @@ from layouts import a_picture, first_option, write_csv, write_folders
 from PIL import Image
 
 from notice_lib import NoticeError, load_pairs
-from notice_lib.datasets.hub import open_dataset, read_dataset
+from notice_lib.datasets.hub import open_dataset, read_dataset, roots_of
 from notice_lib.datasets.own import is_table_of_pairs, read_labels, read_pairs, template
 from notice_lib.masks import write_masks
 
@@ -377,3 +377,34 @@ def test_masks_and_questions_of_embedded_pairs_come_back(tmp_path):
     )
     for name in (*names, "prompt", "incorrect", "slot"):
         assert getattr(same, name) == getattr(one, name)
+
+
+def test_an_image_without_a_partner_is_named(tmp_path):
+    rows = [("a.png", "wet", "road"), ("b.png", "dry", "road"), ("c.png", "wet", "bottle")]
+    for seed, (name, _, _) in enumerate(rows):
+        (tmp_path / name).write_bytes(a_picture(seed))
+    built = read_labels(write_csv(tmp_path / "t.csv", ("image", "attribute", "rest"), *rows))
+    assert dict(built.steps)["images: with a partner"] == 2
+    ((name, reason),) = built.left_out.items()
+    assert name.endswith("c.png") and reason == "has no partner"
+
+
+def test_only_known_places_stand_in_a_question():
+    with pytest.raises(NoticeError, match=r"has \{noun\}, but only"):
+        template("Is this {noun} {first} or {second}?")
+
+
+def test_a_data_set_cannot_name_files_outside_of_it(tmp_path):
+    (tmp_path / "private.png").write_bytes(a_picture(0))
+    stranger = {"bytes": None, "path": str(tmp_path / "private.png")}
+    features = datasets.Features(
+        {"photo": datasets.Image(decode=False), "state": datasets.Value("string")}
+    )
+    rows = datasets.Dataset.from_dict(
+        {"photo": [stranger] * 2, "state": ["wet", "dry"]}, features=features
+    )
+    with pytest.raises(NoticeError, match=r"private\.png, a file outside of the data set"):
+        read_dataset(
+            rows, tmp_path / "a", "photo", "state", roots=roots_of("owner/name"),
+            question="Is this {first} or {second}?",
+        )  # fmt: skip

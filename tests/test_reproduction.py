@@ -13,7 +13,7 @@ import pytest
 
 from notice_lib import NoticeError, answers, effects, load_model, load_pairs, read_sweep
 from notice_lib.claims import paper_claims
-from notice_lib.logbook import ask
+from notice_lib.logbook import Logbook, ask
 from notice_lib.plotting.maps import role_means
 from notice_lib.provenance import sha256
 from notice_lib.reproduction import read_tasks, reproduce
@@ -202,7 +202,19 @@ def test_what_cannot_be_run_is_refused_before_anything_is_patched(tmp_path):
     ]
     with pytest.raises(NoticeError, match="no pair to run"):
         reproduce(model, {}, tmp_path)
+    with pytest.raises(NoticeError, match="another"):  # the same folder with another seed
+        reproduce(model, some_pairs(4, ["faces"]), tmp_path, seed=7)
+    with pytest.raises(NoticeError, match=r"plain name.*'\.\./elsewhere'"):
+        reproduce(model, {"../elsewhere": few["svo"]}, tmp_path / "out")
     model.family = "decoder"
     with pytest.raises(NoticeError, match="blip-mini is no BLIP or LLaVA"):
         reproduce(model, few, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_cut_line_of_the_log_costs_only_itself(tmp_path):
+    log = Logbook(tmp_path)
+    (tmp_path / "log.jsonl").write_text('{"part": "answers-s')
+    log.counts["answers-svo"] = {"pairs": 1, "patched_runs": 0, "skipped": 0}
+    log._note("answers-svo", 0, 60.0, None)
+    assert log.costs().set_index("part").loc["answers-svo", "minutes"] == 1

@@ -14,6 +14,8 @@ from test_metrics import a_sweep
 
 from notice_lib import (
     NoticeError,
+    PairSet,
+    Site,
     load_model,
     load_pairs,
     read_sweep,
@@ -201,3 +203,23 @@ def test_two_processes_share_a_sweep(model, tmp_path):
     assert "process 0 of 2 ran [2, 2, 1], has 9" in result.stdout
     assert "process 1 of 2 ran [2, 2], has 9" in result.stdout
     same(read_sweep(tmp_path / "out"), sweep(model, load_pairs("svo", n=9), a_grid(model)))
+
+
+def test_other_masks_are_another_sweep_where_sites_depend_on_them(tmp_path):
+    pairs = load_pairs("svo").filter(lambda pair: not pair.distractor).sample(2)
+    exchanged = PairSet(
+        tuple(
+            replace(pair, clean_masks=pair.corrupt_masks, corrupt_masks=pair.clean_masks)
+            for pair in pairs
+        ),
+        pairs.slots,
+        pairs.near_synonyms,
+    )
+    model = load_model("llava-mini", device="cpu")
+    region = [Site("layer_output", 1, None, "image:differs")]
+    sweep(model, pairs, region, out=tmp_path / "region")
+    with pytest.raises(NoticeError, match="masks_fingerprint"):
+        sweep(model, exchanged, region, out=tmp_path / "region")
+    last = [Site("layer_output", 1, None, "last")]
+    sweep(model, pairs, last, out=tmp_path / "last")
+    sweep(model, exchanged, last, out=tmp_path / "last")

@@ -205,7 +205,7 @@ def select(
             "No pair is left: each group needs one of either answer order"
             + (f", answered rightly by {model.name} with both images." if model else ".")
         )
-    steps.append(("pairs: balanced over groups and answer orders", len(sample)))
+    steps.append(("pairs: equally many of either answer order in each group", len(sample)))
     return sample, steps
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,16 @@ def open_dataset(name: str, split: str = "train") -> "Dataset":
         ) from None
 
 
+def roots_of(name: str) -> list[Path]:
+    """Where the files of a data set that was opened by its name may lie."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    own = [name] if Path(name).is_dir() else []
+    places = (*own, config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)
+    return [Path(place).resolve() for place in places]
+
+
 def read_dataset(
     dataset: "Dataset",
     folder: str | Path,
@@ -64,6 +75,7 @@ def read_dataset(
     near_synonyms: Mapping[str, Iterable[str]] | None = None,
     seed: int = 0,
     source: Source | None = None,
+    roots: Iterable[Path] | None = None,
 ) -> Built:
     """Pairs from a data set with an image and a label in each row.
 
@@ -82,9 +94,12 @@ def read_dataset(
         task: a name; as "states", chapters take these pairs for theirs.
         near_synonyms: {attribute: attributes that are never its partner's}.
         seed: of the partners.
+        source: of the images, for the card.
+        roots: folders in which files that the data set names must lie (`roots_of`); None trusts it.
 
     Raises:
-        NoticeError: a column is missing or holds no images, or no image has a partner.
+        NoticeError: a column is missing or holds no images, a file lies elsewhere, or no image has
+            a partner.
     """
     asked = template(question)
     wanted = [column for column in (image, attribute, rest, slot) if column]
@@ -99,7 +114,7 @@ def read_dataset(
         if not label:
             continue
         with_label += 1
-        path = _file(row[image], Path(folder), f"row {rows - 1}, column {image!r}")
+        path = _file(row[image], Path(folder), f"row {rows - 1}, column {image!r}", roots)
         found = LabelledImage(path, label, thing, group or SLOT)
         labelled[path, label, thing, found.slot] = found
     steps = [("rows: of the data set", rows), ("rows: with a label", with_label)]
@@ -138,7 +153,7 @@ def _text(names: Mapping[str, list[str]], column: str, row: dict) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _file(value, folder: Path, where: str) -> Path:
+def _file(value, folder: Path, where: str, roots=None) -> Path:
     """A file with the image: its own, or one under the hash of its bytes.
 
     Whether it is an image that can be used is found out with all the others.
@@ -146,7 +161,10 @@ def _file(value, folder: Path, where: str) -> Path:
     if isinstance(value, dict):  # as datasets.Image(decode=False) gives it
         path = value.get("path")
         if value.get("bytes") is None and path and Path(path).is_file():
-            return Path(path)
+            own = Path(path).resolve()
+            if roots is not None and not any(own.is_relative_to(root) for root in roots):
+                raise NoticeError(f"{where} names {path}, a file outside of the data set.")
+            return own
         value = value.get("bytes")
     if isinstance(value, Image.Image):
         file = io.BytesIO()
@@ -160,7 +178,9 @@ def _file(value, folder: Path, where: str) -> Path:
     path = folder / f"{hashlib.sha256(value).hexdigest()[:32]}{_ending(value)}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(value)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_bytes(value)
+        unfinished.replace(path)
     return path
 
 

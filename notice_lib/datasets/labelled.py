@@ -58,6 +58,9 @@ def build_pairs(
             "share the slot and what the question names, and differ in attribute, and their "
             "attributes must not be near-synonyms."
         )
+    paired = {path for scene in scenes for path in scene.images}
+    alone = [image for image in distinct if image.path not in paired]
+    left_out.update({short(image.path): "has no partner" for image in alone})
     slots: dict[str, set[str]] = defaultdict(set)
     for image in distinct:
         slots[image.slot].add(image.attribute)
@@ -65,6 +68,7 @@ def build_pairs(
         *steps,
         ("images: that decode", len(decoding)),
         ("images: without copies and contradictions", len(distinct)),
+        ("images: with a partner", len(distinct) - len(alone)),
         ("scenes: two images, one question", len(scenes)),
     ]
     words = {slot: sorted(words) for slot, words in sorted(slots.items())}

@@ -32,8 +32,14 @@ def template(text: str) -> Question:
     """A question from a text with {first} and {second}, and {rest} for what the images share.
 
     Raises:
-        NoticeError: an option has no place in it.
+        NoticeError: an option has no place in it, or something else in braces has.
     """
+    unknown = set(re.findall(r"\{(\w*)\}", text)) - {"rest", "first", "second"}
+    if unknown:
+        raise NoticeError(
+            f"The question {text!r} has {{{unknown.pop()}}}, but only {{rest}}, {{first}} and "
+            "{second} stand for something."
+        )
     if "{first}" not in text or "{second}" not in text:
         raise NoticeError(
             f"The question {text!r} must have {{first}} and {{second}} in the places of the "

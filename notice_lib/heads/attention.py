@@ -93,6 +93,11 @@ def attention_maps(
             raise NoticeError(
                 f"Pair {pair.pair_id}: tokens of the query {query!r} stand before the image."
             )
+        if runs and found.norms.shape != runs[0].norms.shape:
+            raise NoticeError(
+                f"Pair {pair.pair_id}: its image gives {len(found.norms)} tokens, the first "
+                f"pair's {len(runs[0].norms)}. Give all images one size."
+            )
         runs.append(found)
     return AttentionMaps(
         pairs,
@@ -126,13 +131,13 @@ def image_attention(
         for layer, module in enumerate(_attention_modules(model)):
 
             def keep(module, args, output, layer=layer):
-                kept[layer] = _rows(model, inputs, output[1], rows)
+                kept[layer] = _rows(model, inputs, output[1], rows).float().cpu()
 
             stack.enter_context(module.register_forward_hook(keep))
         tower, on = _tower_output(model)
         stack.enter_context(hook(tower, on, lambda x: norms.append(x[0].float().norm(dim=-1))))
         model.logits(inputs)
-    maps = torch.stack([kept[layer] for layer in range(model.n_layers)]).float().cpu().numpy()
+    maps = torch.stack([kept[layer] for layer in range(model.n_layers)]).numpy()
     if model.family == "blip":
         return RunAttention(maps[..., 1:], maps[..., 0], norms[0][1:].cpu().numpy())
     norm = norms[0].cpu().numpy()

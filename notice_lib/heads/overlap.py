@@ -34,6 +34,11 @@ def regions(maps: AttentionMaps) -> dict[str, np.ndarray]:
         changes; `named`: what the question is about (`NAMED`); `other`: any other subject, object
         or distractor. A mask holds every patch that the thing reaches.
     """
+    if not maps.grid:
+        raise NoticeError(
+            "This model's image tokens are not one square block of patches, so masks cannot be "
+            "laid on them."
+        )
     empty = np.zeros((maps.grid, maps.grid), bool)
     rows = {"differs": [], "named": [], "other": []}
     for pair in maps.pairs:

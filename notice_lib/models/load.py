@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -64,6 +65,7 @@ def load_model(
     source = str(data_dir() / "checkpoints" / name) if name in EMBEDDED else str(name)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    _check_device(device)
     if dtype is None:
         on_cpu = device == "cpu" or not torch.cuda.is_available()
         dtype = torch.float32 if on_cpu else "auto"
@@ -81,16 +83,24 @@ def load_model(
     placement = _placement(device, quantization)
     try:
         # Safetensors, since a pickled checkpoint can run code.
-        model = model_class.from_pretrained(
+        model, told = model_class.from_pretrained(
             source,
+            output_loading_info=True,
             dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
             **placement,
         )
         processor = _processor(source, name)
-    except OSError as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:  # missing, of other shapes, cut off
         raise _no_checkpoint(name, error) from None
+    if told["missing_keys"]:
+        raise NoticeError(
+            f"{str(name)!r} lacks weights, which would be random: "
+            f"{', '.join(sorted(told['missing_keys'])[:5])}. Take a whole checkpoint."
+        )
     if not placement:
         model = model.to(device)
     _refuse_offloading(model, name)
@@ -159,6 +169,18 @@ def _processor(source: str, name: str | Path):
             "preprocessor_config.json is missing, or of another kind."
         )
     return processor
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that there is not; "auto" is for accelerate to decide."""
+    if device == "auto":
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise NoticeError(f"There is no device {device!r}: take cpu, cuda or auto.") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise NoticeError(f"torch sees no GPU here, so {device!r} cannot be had: take cpu.")
 
 
 def _placement(device: str, quantization: str | None) -> dict:

@@ -229,7 +229,8 @@ def _check_path(model, calls, outputs, cache, logits) -> None:
             raise _unknown(
                 model, f"its hidden states change between layers {index} and {index + 1}"
             )
-    difference = (model.unembed(outputs[n_layers - 1][0, -1]) - logits).abs().max().item()
+    last = model.unembed(outputs[n_layers - 1][0, -1]).to(logits.device)
+    difference = (last - logits).abs().max().item()
     # Loose: one row of a product differs from many in the last bits. Else it is another function.
     allowed = (0.05 if logits.element_size() < 4 else 1e-4) * logits.abs().max().item()
     if not difference <= allowed:

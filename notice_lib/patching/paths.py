@@ -31,7 +31,7 @@ from ..pairs import PairSet
 from .jobs import Activations, Job, Outcome, measures
 from .plain import columns, patched_logits, record
 from .runs import Corruption
-from .sites import Circuit, Patch, Site
+from .sites import Circuit, Patch, Site, singles
 from .sweeps import Direction, sweep
 from .table import Sweep
 
@@ -170,10 +170,9 @@ def _check(sender: Site | Circuit, receivers: Sequence[Site | Circuit]) -> None:
             f"{sender}: a sender is one place, but 'each' is one for every token. "
             "Use 'all', a role or an index as the position."
         )
-    for receiver in receivers:
-        for site in receiver.sites if isinstance(receiver, Circuit) else (receiver,):
-            if site.component not in FROZEN:
-                raise NoticeError(f"{site}: a receiver is one of {', '.join(FROZEN)}.")
+    for site in singles(receivers):
+        if site.component not in FROZEN:
+            raise NoticeError(f"{site}: a receiver is one of {', '.join(FROZEN)}.")
 
 
 def _outcome(job: Job, base, source, patched: list[torch.Tensor]) -> Outcome:

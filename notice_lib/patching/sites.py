@@ -110,20 +110,25 @@ def site_grid(
     return sites
 
 
+def singles(sites: Iterable[Site | Circuit]) -> list[Site]:
+    """The sites, and those of the circuits among them."""
+    return [one for site in sites for one in (site.sites if isinstance(site, Circuit) else (site,))]
+
+
 def check_sites(model: VLM, sites: Iterable[Site | Circuit]) -> None:
     """Refuse sites that the model does not have, before anything is run.
 
     Raises:
         NoticeError: names the first such site, or a circuit's name that is used twice.
     """
-    names = set()
+    sites, names = list(sites), set()
     for site in sites:
         if isinstance(site, Circuit):
             if site.name in names:
                 raise NoticeError(f"Two circuits are called {site.name!r}; name them apart.")
             names.add(site.name)
-        for one in site.sites if isinstance(site, Circuit) else (site,):
-            _check_site(model, one)
+    for one in singles(sites):
+        _check_site(model, one)
 
 
 def _check_site(model: VLM, site: Site) -> None:

@@ -17,7 +17,7 @@ from ..pairs import PairSet, SemanticPair
 from . import engine
 from .jobs import Job, Outcome
 from .runs import Corruption, all_runs, answer_of, given, means, regions, unrelated, zeros
-from .sites import Circuit, Patch, Site, check_sites, place, stack_roles
+from .sites import Circuit, Patch, Site, check_sites, place, singles, stack_roles
 from .store import Store
 from .table import (
     PATCHED_DTYPES,
@@ -151,11 +151,7 @@ def ablate(
         "direction": "noise",
         "reference": fingerprint.of_pairs(reference),
     }
-    points = {
-        (one.component, one.layer)
-        for site in sites
-        for one in (site.sites if isinstance(site, Circuit) else (site,))
-    }
+    points = {(site.component, site.layer) for site in singles(sites)}
     values = (means if to == "mean" else zeros)(model, tuple(reference), points)
 
     def prepare(pair: SemanticPair) -> list[tuple[Job, dict]]:
@@ -172,6 +168,7 @@ def ablate(
 def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], patch) -> dict:
     """What every sweep's folder is recognised by."""
     check_sites(model, sites)
+    by_masks = any(str(site.position).startswith("image:") for site in singles(sites))
     return {
         "model": model.name,
         "model_fingerprint": fingerprint.of_model(model),
@@ -182,7 +179,7 @@ def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], patch
         "sites_fingerprint": fingerprint.of_sites(sites),
         "measures": getattr(patch, "measures", "patched runs"),
         "schema": SCHEMA,
-    }
+    } | ({"masks_fingerprint": fingerprint.of_masks(pairs)} if by_masks else {})
 
 
 def _known(pair: SemanticPair, draw: int) -> dict:
