@@ -110,7 +110,7 @@ def sweep(
     position: Annotated[
         str,
         typer.Option(
-            help="each (every text token in turn), an index, or a role: correct, incorrect, last ..."
+            help="each (every text token in turn), an index, or a role: correct, last, image ..."
         ),
     ] = "each",
     corruption: Annotated[
