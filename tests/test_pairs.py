@@ -499,3 +499,10 @@ def test_balancing_needs_no_field_but_the_pairs_own():
     with pytest.raises(AttributeError):
         many().balance(["colour"])
     assert replace(many(), pairs=()).balance().pairs == ()
+
+
+def test_a_data_folder_that_lacks_a_set_says_what_builds_it(tmp_path):
+    load_pairs("svo", n=4).save(tmp_path / "svo")
+    assert len(load_pairs("svo", data=tmp_path)) == 4
+    with pytest.raises(NoticeError, match=r"has no pair set 'faces'.*`notice pairs` builds"):
+        load_pairs("faces", data=tmp_path)

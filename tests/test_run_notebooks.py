@@ -91,7 +91,8 @@ def test_a_failing_notebook_is_kept_and_the_others_run(tmp_path):
     ]
     out = tmp_path / "out"
     with multiprocessing.get_context("spawn").Pool(1) as alone:
-        job = (prepared, out, sys.executable, dict(os.environ), {"n_pairs": 8})
+        relative = Path(os.path.relpath(out))
+        job = (prepared, relative, sys.executable, dict(os.environ), {"n_pairs": 8})
         assert alone.apply(run, job) is False
     with open(out / "runs.csv", newline="") as file:
         first, second = csv.DictReader(file)

@@ -73,11 +73,11 @@ def prepare(folder: Path, chapters: list[str] | None, values: dict, models: dict
 
 
 def exchange(text: str) -> tuple[str, str]:
-    """OLD=NEW of the command line."""
+    """OLD=NEW of the command line; a folder as an absolute path, since notebooks run elsewhere."""
     old, equals, new = text.partition("=")
     if not (old and equals and new):
         raise argparse.ArgumentTypeError(f"{text!r} is not OLD=NEW")
-    return old, new
+    return old, str(Path(new).resolve()) if Path(new).is_dir() else new
 
 
 def data_folder(text: str) -> str:

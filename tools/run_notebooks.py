@@ -52,6 +52,7 @@ def execute(notebook: Path, out: Path, python: str, environment: dict) -> dict:
 
 def run(prepared: list[Path], out: Path, python: str, environment: dict, values: dict) -> bool:
     """Execute prepared notebooks into out; True if all went well."""
+    out = out.resolve()  # Notebooks run elsewhere.
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     with open(out / "runs.csv", "w", newline="", encoding="utf-8") as file:

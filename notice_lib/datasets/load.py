@@ -28,6 +28,11 @@ def load_pairs(
     """
     if data != "embedded":
         folder = Path(data) / name
+        if not folder.is_dir():
+            raise NoticeError(
+                f"{data} has no pair set {str(name)!r}. Chapters of several tasks need svo, states "
+                "and faces; `notice pairs` builds them."
+            )
     else:
         folder = data_dir() / "embedded" / name if name in EMBEDDED else Path(name)
     if not folder.is_dir():
