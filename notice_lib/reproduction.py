@@ -100,6 +100,8 @@ def reproduce(
             "`notice heads` work on it."
         )
     out = Path(out)
+    if out.is_file():
+        raise NoticeError(f"{out} is a file. Name a folder for the results.")
     bad = [task for task in sets if not re.fullmatch(r"[\w -]+", task)]
     if bad:
         raise NoticeError(f"A task is a plain name, of which folders are called; not {bad[0]!r}.")

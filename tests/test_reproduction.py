@@ -204,6 +204,9 @@ def test_what_cannot_be_run_is_refused_before_anything_is_patched(tmp_path):
         reproduce(model, {}, tmp_path)
     with pytest.raises(NoticeError, match="another"):  # the same folder with another seed
         reproduce(model, some_pairs(4, ["faces"]), tmp_path, seed=7)
+    (tmp_path / "file").touch()
+    with pytest.raises(NoticeError, match="file is a file"):
+        reproduce(model, few, tmp_path / "file")
     with pytest.raises(NoticeError, match=r"plain name.*'\.\./elsewhere'"):
         reproduce(model, {"../elsewhere": few["svo"]}, tmp_path / "out")
     model.family = "decoder"
