@@ -342,7 +342,7 @@ def test_without_a_network_nothing_is_remembered_as_dead(server, tmp_path):
 def test_a_damaged_index_costs_only_its_lines(server, tmp_path):
     server.answers |= {"/x": body(picture(1)), "/y": body(picture(2))}
     urls = [f"{server.url}/x", f"{server.url}/y"]
-    fetch(urls, tmp_path)
+    fetch(urls, tmp_path, workers=1)
     first, second = (tmp_path / "index.jsonl").read_text().split("\n")[1:3]
     stray = json.dumps({"url": urls[1], "file": "../../secret.jpg", "error": ""})
     with open(tmp_path / "index.jsonl", "wb") as file:
