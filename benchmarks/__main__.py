@@ -11,6 +11,7 @@ BENCHMARKS = {
     "published-blip": ("against_published", "blip", "BLIP-VQA-base against the published scheme"),
     "published-llava": ("against_published", "llava", "576 image tokens, against the same"),
     "peers": ("peers", "run", "against nnsight and TransformerLens"),
+    "families": ("families", "run", "eight decoder-only families, against forwards and nnsight"),
     "minis": ("minis", "run", "the embedded models, as the chapters use them"),
     "scaling": ("scaling", "run", "time and memory as the work grows"),
     "gpu": ("gpu", "run", "the paper's models at full size (needs a GPU)"),

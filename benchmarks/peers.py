@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +18,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from notice_lib import NoticeError, Site, site_grid, sweep
+from notice_lib import NoticeError, PairSet, Site, site_grid, sweep
 from notice_lib.models.base import VLM
 from notice_lib.patching import answer_gap
 
@@ -48,7 +49,7 @@ CASES = (("blip", (NNSIGHT,)), ("llava", (NNSIGHT, TRANSFORMER_LENS)))
 def run(tiny: bool = False) -> Report:
     """Seconds a site of the engine and of each peer, one thread."""
     torch.set_num_threads(1)
-    pythons = {peer: _environment(peer) for _, peers in CASES for peer in peers}
+    pythons = {peer: environment(peer) for _, peers in CASES for peer in peers}
     rows = [
         row
         for family, peers in CASES
@@ -72,7 +73,7 @@ def run(tiny: bool = False) -> Report:
     return Report("peers", table, closing, notes)
 
 
-def _environment(peer: Peer) -> Path:
+def environment(peer: Peer) -> Path:
     """The Python of an environment with the peer in it, made at the first call."""
     folder = ENVIRONMENTS / peer.package
     python = folder / "bin" / "python"
@@ -81,7 +82,7 @@ def _environment(peer: Peer) -> Path:
         pins = folder / "constraints.txt"
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         # The same torch and transformers as here: only the library differs.
-        ours = [f"torch=={torch.__version__.split('+')[0]}"]
+        ours = [f"{name}=={version(name).split('+')[0]}" for name in ("torch", "transformers")]
         pins.write_text("\n".join(ours) + "\n")
         install = [python, "-m", "pip", "install", "--quiet", "--constraint", pins, peer.package]
         if subprocess.run(install).returncode != 0:
@@ -102,14 +103,10 @@ def _family(family, peers, pythons, rounds, tiny) -> Iterable[dict]:
             fast = timed(lambda: sweep(model, pairs, sites))[0] / len(found)
             for peer in peers:
                 chosen = _spread(middle, peer.sites)
-                said = _ask(peer, pythons[peer], Path(folder), model, pairs, chosen)
+                said = ask(peer, pythons[peer], Path(folder), model, pairs, chosen)
                 slow = said["seconds"] / len(chosen)
                 difference = np.abs(answer_gap(chosen) - said["gaps"]).max()
-                if difference > TOLERANCE:
-                    raise NoticeError(
-                        f"{peer.package} and the engine differ by {difference:.1e} logits: they do "
-                        "not do the same work, so their times say nothing."
-                    )
+                check_same(peer.package, difference)
                 yield {
                     "family": family,
                     "peer": peer.package,
@@ -121,6 +118,15 @@ def _family(family, peers, pythons, rounds, tiny) -> Iterable[dict]:
                     "ratio": slow / fast,
                     "max_abs_diff": difference,
                 }
+
+
+def check_same(name: str, difference: float) -> None:
+    """Refuse to time what differs in its logits."""
+    if not difference <= TOLERANCE:
+        raise NoticeError(
+            f"{name} and the engine differ by {difference:.1e} logits: they do not do the same "
+            "work, so their times say nothing."
+        )
 
 
 def _spread(rows: pd.DataFrame, size: int | None) -> pd.DataFrame:
@@ -144,8 +150,18 @@ def _llava(tiny: bool) -> tuple[VLM, str, list[Site]]:
     return model, prompt, sites
 
 
-def _ask(peer, python, folder, model, pairs, rows) -> dict:
-    """What the peer's script found: seconds, and L of each row."""
+def ask(
+    peer: Peer, python: Path, folder: Path, model: VLM, pairs: PairSet, rows: pd.DataFrame
+) -> dict:
+    """What the peer's script found.
+
+    Args:
+        folder: has the model in `model/`.
+        rows: of a sweep of the first pair, with image corruption.
+
+    Returns:
+        "seconds", "gaps" (L of each row) and the peer's "version".
+    """
     pair = pairs[0]
     clean, corrupt = (model.inputs(pair.image(run), pair.prompt) for run in ("clean", "corrupt"))
     answer = model.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
@@ -153,6 +169,7 @@ def _ask(peer, python, folder, model, pairs, rows) -> dict:
         "clean": clean.pixel_values,
         "corrupt": corrupt.pixel_values,
         "input_ids": clean.input_ids,
+        **{f"extra.{name}": value for name, value in clean.extra.items()},
     }
     given = {
         "family": model.family,

@@ -15,7 +15,6 @@ from transformers import (
     BlipForQuestionAnswering,
     BlipProcessor,
     CLIPVisionConfig,
-    LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -25,6 +24,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from notice_lib import PairSet, SemanticPair, Site, site_grid
+from notice_lib.models.base import VLM
 from notice_lib.models.blip import Blip
 from notice_lib.models.llava import Llava
 
@@ -125,11 +125,10 @@ def blip(config: dict, device: str = "cpu", dtype: torch.dtype = torch.float32) 
 def llava(config: dict, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llava:
     """A LLaVA with seeded random weights, made in `dtype` on `device` (7B needs 14 GB in bf16)."""
     torch.manual_seed(0)
-    tokenizer = _llava_tokenizer()
-    text = LlamaConfig(**config["text_config"])
+    tokenizer = word_tokenizer(image_token="<image>")
     vision = CLIPVisionConfig(**config["vision_config"])
     full = LlavaConfig(
-        text_config=text,
+        text_config={"model_type": "llama"} | config["text_config"],
         vision_config=vision,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
@@ -156,9 +155,14 @@ def llava(config: dict, device: str = "cpu", dtype: torch.dtype = torch.float32)
     return Llava(model, processor, name="random LLaVA")
 
 
-def _llava_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words and punctuation, and <s> before them."""
-    specials = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
+def word_tokenizer(*markers: str, **named: str) -> PreTrainedTokenizerFast:
+    """Whole words and punctuation, and <s> before them.
+
+    Args:
+        markers: further special tokens.
+        named: the same, which are attributes of the tokenizer, too.
+    """
+    specials = ["<unk>", "<s>", "</s>", "<pad>", *named.values(), *markers]
     backend = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate([*specials, *WORDS])}, "<unk>")
     )
@@ -173,14 +177,14 @@ def _llava_tokenizer() -> PreTrainedTokenizerFast:
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens=named,
     )
 
 
-def heads_behind_the_image(model: Llava, prompt: str) -> list[Site]:
-    """Every head at every token behind the image."""
-    blank = Image.new("RGB", (model.image_size, model.image_size))
-    is_image = model.inputs(blank, prompt).image_tokens
+def heads_behind_the_image(model: VLM, prompt: str, image: Image.Image | None = None) -> list[Site]:
+    """Every head at every token behind an image (a blank one of the model's size, unless given)."""
+    image = image or Image.new("RGB", (model.image_size, model.image_size))
+    is_image = model.inputs(image, prompt).image_tokens
     first = len(is_image) - is_image[::-1].index(True)
     return [
         site

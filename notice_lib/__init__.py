@@ -23,7 +23,7 @@ _HOMES = {
     "VLM": "models",
     "answered_rightly": "models",
     "answers": "models",
-    "load_model": "models",
+    "load_model": "loading",
     "GaussianNoise": "corruption",
     "match_strength": "corruption",
     "Circuit": "patching",

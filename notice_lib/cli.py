@@ -85,7 +85,7 @@ def info(model: Annotated[str | None, typer.Argument(help="A model to describe, 
         print(f"{name:14}{len(load_pairs(name))} pairs")
     if model is None:
         return
-    from .models import load_model
+    from .loading import load_model
 
     vlm = load_model(model)
     print(f"\n{model}: {type(vlm.model).__name__} on {vlm.device}, {vlm.dtype}")
@@ -145,7 +145,7 @@ def sweep(
 
     from .corruption import GaussianNoise
     from .datasets import load_pairs
-    from .models import load_model
+    from .loading import load_model
     from .patching import effects, site_grid, sweep as run
 
     # Before the model: it gives each process its own GPU.
@@ -275,7 +275,7 @@ def reproduce(
     """
     import torch
 
-    from .models import load_model
+    from .loading import load_model
     from .reproduction import read_tasks, reproduce as run
 
     sets = {task: own.sample(n or len(own), seed) for task, own in read_tasks(data).items()}

@@ -237,7 +237,7 @@ def hub(
 def _prepare(out: Path, model: str | None, device: str | None, quantization: str | None):
     """The model, if there is one; what cannot work is said before anything takes long."""
     from .datasets.card import refuse_used
-    from .models import load_model
+    from .loading import load_model
 
     refuse_used(out)
     return load_model(model, device, quantization=quantization) if model else None

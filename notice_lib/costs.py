@@ -8,7 +8,7 @@ device). The rest is arithmetic with assumptions.
   peak, only a run tells: `./run bench gpu` measures it, and a reproduction's costs.csv has its own
   rates. Statistics and the reading of pictures, on the CPU, are not counted.
 - **Activations** = what is kept of the unpatched runs of the pairs that run together, and the
-  largest that one layer needs for `MAX_ROWS` tokens of patched runs. An upper bound: the engine
+  largest that one layer needs for `MAX_TOKENS` tokens of patched runs. An upper bound: the engine
   takes fewer rows at once where a layer has few sites, and halves them where memory ends.
 """
 
@@ -29,7 +29,7 @@ from transformers import (
 from .claims import NOISE, NOISE_PAIRS
 from .errors import NoticeError
 from .operations import BlipWork, LlavaWork
-from .patching.engine import MAX_ROWS
+from .patching.engine import MAX_TOKENS
 from .patching.sweeps import SHARD
 from .paths import data_dir
 
@@ -129,14 +129,14 @@ def activations(config, dtype: str, question: int = QUESTION, pairs: int = SHARD
 
     Args:
         dtype: one of `BYTES`; with nf4 activations have two bytes.
-        pairs: of one shard; fewer run together where `MAX_ROWS` bounds them.
+        pairs: of one shard; fewer run together where `MAX_TOKENS` bounds them.
     """
     text, vision = config.text_config, config.vision_config
     size = BYTES["float32"] if dtype == "float32" else BYTES["bfloat16"]
     d, heads, layers = text.hidden_size, text.num_attention_heads, text.num_hidden_layers
     n = (vision.image_size // vision.patch_size) ** 2 + 1
     tokens = _tokens(config, question)
-    together = max(1, min(pairs, MAX_ROWS // (tokens * heads)))
+    together = max(1, min(pairs, MAX_TOKENS // (tokens * heads)))
     images = 2 * together
     # One layer of the tower: attention's scores, weights and their copy; states, MLP.
     tower = images * (
@@ -147,12 +147,12 @@ def activations(config, dtype: str, question: int = QUESTION, pairs: int = SHARD
     kept = 2 * together * layers * 7 * tokens * d
     if _is_blip(config):
         kept += images * layers * 2 * n * d  # the image's keys and values, for cross-attention
-        working = MAX_ROWS * (6 * d + 2 * text.intermediate_size + 2 * heads * n)
+        working = MAX_TOKENS * (6 * d + 2 * text.intermediate_size + 2 * heads * n)
     else:
         # Scores, all scores, softmax in float32 and its copy.
         scores = heads * tokens * (3 + 4 / size)
-        working = MAX_ROWS * (6 * d + 3 * text.intermediate_size + scores)
-    logits = 2 * text.vocab_size * min(MAX_ROWS, together * heads)
+        working = MAX_TOKENS * (6 * d + 3 * text.intermediate_size + scores)
+    logits = 2 * text.vocab_size * min(MAX_TOKENS, together * heads)
     return size * (kept + max(tower, working + logits))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import NoticeError
-from .heads.attention import COMPONENT, attention_maps, minus_average, shares
+from .heads.attention import attention_maps, minus_average, shares
 from .models.base import VLM
 from .pairs import PairSet
 from .patching import Site, effects, site_grid, sweep
@@ -88,7 +88,7 @@ class Bench:
         patches, minus the average over layers and heads; for a whole module the mean over its
         heads. None where the component does not look at the image."""
         site = choice.site
-        if site.component != COMPONENT[self.model.family]:
+        if site.component != self.model.image_component:
             return None
 
         def compute():
@@ -154,7 +154,7 @@ class Explorer(widgets.VBox):
         seed: int = 0,
     ):
         self.bench = Bench(model, pairs, seed)
-        start = Choice(0, corruption, Site(COMPONENT[model.family], 0, 0, position))
+        start = Choice(0, corruption, Site(model.image_component, 0, 0, position))
         site = self.bench.strongest(start).site
         names = [(f"{i + 1}. {pair.prompt}", i) for i, pair in enumerate(pairs)]
         components = [(COMPONENTS.get(name, name), name) for name in model.components]

@@ -8,7 +8,7 @@ from tiny_vlms import pictures, tiny
 
 from notice_lib import NoticeError, load_model, load_pairs
 from notice_lib.heads.attention import attention_maps, image_attention, minus_average, shares
-from notice_lib.models.decoder_only import DecoderOnly
+from notice_lib.models.decoder import DecoderOnly
 
 
 @pytest.fixture(scope="module", params=["blip-mini", "llava-mini"])

@@ -11,7 +11,7 @@ from test_patching import count_hooks
 
 from notice_lib import NoticeError, effects, load_model, load_pairs, site_grid, sweep
 from notice_lib.models.base import AnswerTokens
-from notice_lib.patching import Patch, PlacedSite, attribution, plain, queries
+from notice_lib.patching import Patch, PlacedSite, attribution, queries, reference
 from notice_lib.patching.jobs import Job
 
 CASES = [
@@ -89,12 +89,12 @@ def test_gradients_are_finite_differences(build, runs):
         Job(corrupt, {point: here[point] + sign * step * direction}, (everywhere,), ANSWER)
         for sign in (1, -1)
     ]
-    (plus,), (minus,) = (outcome.patched for outcome in plain.patch(model, ends))
+    (plus,), (minus,) = (outcome.patched for outcome in reference.patch(model, ends))
     expected = (plus - minus) / (2 * step)
     found = (gradients[point] * direction).sum((1, 2, 3))
     assert torch.allclose(found, expected, rtol=1e-2, atol=1e-6)
     assert expected[:2].abs().min() > 1e-3
-    assert torch.allclose(scores, plain.patch(model, ends)[0].base, atol=1e-10)
+    assert torch.allclose(scores, reference.patch(model, ends)[0].base, atol=1e-10)
 
 
 @EVERYTHING
@@ -107,7 +107,7 @@ def test_small_differences_leave_an_error_of_second_order(build, runs):
     for share in (0.01, 0.005):
         near = corrupt.pixel_values.lerp(clean.pixel_values, share)
         job = job_of((replace(clean, pixel_values=near), corrupt), sites)
-        exact, estimate = (changes(way.patch(model, [job])[0]) for way in (plain, attribution))
+        exact, estimate = (changes(way.patch(model, [job])[0]) for way in (reference, attribution))
         errors.append((exact - estimate).norm() / exact.norm())
     assert errors[0] < 0.2
     assert errors[1] / errors[0] == pytest.approx(0.5, abs=0.05)
@@ -123,7 +123,7 @@ def test_it_is_exact_where_everything_behind_is_linear(build, runs):
             if site.layer > 0 or site.component in ("mlp", "layer_output")
         ]
         job = job_of((clean, corrupt), sites)
-        exact, estimate = (changes(way.patch(model, [job])[0]) for way in (plain, attribution))
+        exact, estimate = (changes(way.patch(model, [job])[0]) for way in (reference, attribution))
         assert torch.allclose(exact, estimate, rtol=1e-4, atol=1e-5 * exact.abs().max()), corruption
         assert exact.abs().max() > 0.01
 
@@ -193,7 +193,7 @@ def test_a_heads_query_by_hand():
     sites = heads_of(model, "cross_attention", layer, (position,))
     job = job_of((clean, corrupt), sites)
     by_hand = replace(job, source={("cross_attention", layer): outputs})
-    expected, found = plain.patch(model, [by_hand])[0], queries.patch(model, [job])[0]
+    expected, found = reference.patch(model, [by_hand])[0], queries.patch(model, [job])[0]
     assert torch.allclose(expected.patched, found.patched, atol=1e-12)
     assert changes(found).abs().max() > 1e-4
 
@@ -204,7 +204,7 @@ def test_the_correction_is_exact_where_all_but_the_heads_softmax_is_linear(build
     model = build()
     blip, layer = model.family == "blip", model.n_layers - 1
     component = "cross_attention" if blip else "self_attention"
-    weight = queries._projection(model, component, layer).weight
+    weight = model.query_point(component, layer).module.weight
     kept = weight.detach().clone()
     linear_behind(model, first=layer)
     with torch.no_grad():

@@ -7,13 +7,22 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import against_published, gpu, minis, random_models, scaling
-from notice_lib import NoticeError
+from benchmarks import (
+    against_published,
+    families,
+    gpu,
+    minis,
+    random_families,
+    random_models,
+    scaling,
+)
+from notice_lib import NoticeError, effects, site_grid, sweep
 from notice_lib.operations import BlipWork, LlavaWork
 
 RUNS = {
     "published-blip": against_published.blip,
     "published-llava": against_published.llava,
+    "families": families.run,
     "minis": minis.run,
     "scaling": scaling.run,
     "gpu": gpu.run,
@@ -50,6 +59,16 @@ def test_a_benchmark_runs_and_its_closing_line_can_be_read(name, tmp_path):
         assert figures["max_abs_diff_float64"] <= 1e-10
     if name == "scaling":
         assert figures["memory_growth"] < 1.2
+
+
+@pytest.mark.parametrize("family", random_families.FAMILIES)
+def test_a_family_sees_its_image(family, tmp_path):
+    """An engine has nothing to do for one that does not, so its speed would mean nothing."""
+    model = random_families.FAMILIES[family](random_families.TINY)
+    pairs = random_models.random_pairs(tmp_path, random_models.LLAVA_PROMPT)
+    sites = site_grid(model, ["self_attention"], per_head=True, position="last")
+    table = effects(sweep(model, pairs, sites).table())
+    assert table.logit_difference.abs().min() > 1e-6
 
 
 def test_the_peak_is_the_measured_process_own():

@@ -41,7 +41,9 @@ def wide(family: str):
 
 @pytest.mark.parametrize("family", ["blip", "llava"])
 def test_operations_are_those_that_a_sweep_does(family, tmp_path):
-    """Within a tenth: counted are products that must be done, without the fused attention."""
+    """Counted are products that must be done, without the fused attention. LLaVA's layers are
+    Hugging Face's own, which also project queries, keys and values of the patched rows that no one
+    reads: much in a model of two layers, one part in fifty in one of eight."""
     model = wide(family)
     prompt = random_models.BLIP_PROMPT if family == "blip" else random_models.LLAVA_PROMPT
     pairs = random_models.random_pairs(tmp_path, prompt, 1)
@@ -60,7 +62,9 @@ def test_operations_are_those_that_a_sweep_does(family, tmp_path):
         with FlopCounterMode(display=False) as counter:
             swept = sweep(model, pairs, sites)
         estimated = found.loc[part, "tflop"] / found.loc[part, "pairs"] * 1e12
-        assert counter.get_total_flops() == pytest.approx(estimated, rel=0.1)
+        assert counter.get_total_flops() == pytest.approx(
+            estimated, rel=0.1 if family == "blip" else 0.17
+        )
         # Tokens before the image cannot change, and their runs are not run.
         idle = 3 * model.n_layers * BEFORE if (family, part) == ("llava", "modules, image") else 0
         assert found.loc[part, "runs"] == (len(swept.patched) - idle) * found.loc[part, "pairs"]

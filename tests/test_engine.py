@@ -1,5 +1,6 @@
 """The fast way equals the plain way, on every component, layer, head and position."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +11,15 @@ from seeded import blip_runs, llava_runs, seeded_blip, seeded_llava
 from test_patching import count_hooks
 
 from notice_lib.models.base import NOISE_PLACES, AnswerTokens, ImageNoise, watch
-from notice_lib.patching import Patch, PlacedSite, engine, fast_blip, fast_llava, plain, resume
+from notice_lib.patching import (
+    Patch,
+    PlacedSite,
+    blip_plan,
+    decoder_plan,
+    engine,
+    reference,
+    resume,
+)
 from notice_lib.patching.jobs import Job
 
 CASES = [
@@ -52,7 +61,7 @@ def some_positions(model, component, clean) -> list[tuple[int, ...]]:
     if stack == "decoder":
         return [(0,)]
     if stack == "vision":
-        tokens = model.grid**2 + 1
+        tokens = model.grid**2 + model.class_tokens
         return [(0,), (2,), (1, tokens - 1), tuple(range(tokens))]
     text = [(i,) for i, image in enumerate(clean.image_tokens) if not image]
     image = tuple(i for i, image in enumerate(clean.image_tokens) if image)
@@ -96,7 +105,7 @@ def test_the_engine_is_the_plain_way_in_float64(build, runs, corruption, swap):
     clean, corrupt = runs(torch.float64)[corruption]
     base, source = (clean, corrupt) if swap else (corrupt, clean)
     job = Job(base, source, alone(every_site(model, clean)), ANSWER)
-    (slow,), (fast,) = plain.patch(model, [job]), engine.patch(model, [job], max_rows=500)
+    (slow,), (fast,) = reference.patch(model, [job]), engine.patch(model, [job], max_tokens=500)
     assert largest(slow, fast) <= 1e-10
     assert (gap(slow) - (slow.base[0] - slow.base[1])).abs().max() > 1e-3
 
@@ -109,7 +118,7 @@ def worst(build, runs, dtype):
         clean, corrupt = runs(precision)["image"]
         patches = alone(every_site(model, clean)[::5])
         job = Job(corrupt, clean, patches, ANSWER)
-        outcomes[precision] = [way.patch(model, [job])[0] for way in (plain, engine)]
+        outcomes[precision] = [way.patch(model, [job])[0] for way in (reference, engine)]
     slow, fast = outcomes[dtype]
     return largest(slow, fast), largest(slow, outcomes[torch.float64][0])
 
@@ -143,9 +152,9 @@ def test_any_patches_in_any_chunks_and_batches_are_the_same(build, runs, data):
     answer = AnswerTokens(data.draw(st.sampled_from([(), (40,)])), 30, 31)
     jobs = [Job(*runs, patches, answer) for runs in ((b, a), (a, b), (c, a), (noisy, a))]
     rows = data.draw(st.integers(1, 400))
-    together = engine.patch(model, jobs, max_rows=rows)
+    together = engine.patch(model, jobs, max_tokens=rows)
     for job, outcome in zip(jobs, together, strict=True):
-        assert largest(plain.patch(model, [job])[0], outcome) <= 1e-10
+        assert largest(reference.patch(model, [job])[0], outcome) <= 1e-10
 
 
 def noise_like(model, inputs, place):
@@ -161,11 +170,11 @@ def test_given_activations_are_written_as_they_are(build, runs):
     clean, _ = runs()["image"]
     sites = every_site(model, clean)[::7]
     points = {(site.component, site.layer) for site in sites}
-    _, own = plain.record(model, clean, points)
+    _, own = reference.record(model, clean, points)
     patches = (*alone(sites), Patch(tuple(sites[::3]), "some"))
     zeros = {point: torch.zeros_like(values) for point, values in own.items()}
     job = Job(clean, zeros, patches, ANSWER)
-    (slow,), (fast,) = plain.patch(model, [job]), engine.patch(model, [job])
+    (slow,), (fast,) = reference.patch(model, [job]), engine.patch(model, [job])
     assert (slow.patched - fast.patched).abs().max() <= 1e-10
     assert slow.source.isnan().all() and fast.source.isnan().all()
     (same,) = engine.patch(model, [Job(clean, own, patches, ANSWER)])
@@ -184,8 +193,8 @@ def test_given_activations_are_written_as_they_are(build, runs):
 def test_a_run_that_writes_what_is_there_is_not_run(build, runs, corruption, site, monkeypatch):
     model, (clean, corrupt) = build(), runs()[corruption]
     job = Job(corrupt, clean, alone([site]), ANSWER)
-    (slow,) = plain.patch(model, [job])
-    for module in (fast_blip, fast_llava):
+    (slow,) = reference.patch(model, [job])
+    for module in (blip_plan, decoder_plan):
         monkeypatch.setattr(module, "_run_chunk", None)
     (fast,) = engine.patch(model, [job])
     assert largest(slow, fast) <= 1e-10
@@ -222,23 +231,92 @@ def test_the_engine_leaves_no_hook_after_an_exception(component, monkeypatch):
 TEXT_SITES = [PlacedSite("mlp", layer, None, (19,), "") for layer in range(3)]
 
 
-def test_out_of_memory_halves_the_chunks_and_goes_on(monkeypatch):
+class SmallMachine:
+    """A part of the engine that fails with more than so many runs or pairs at once."""
+
+    def __init__(self, monkeypatch, module, name, size, most):
+        self.sizes, work = [], getattr(module, name)
+
+        def small(*arguments):
+            self.sizes.append(size(arguments))
+            if self.sizes[-1] > most:
+                raise torch.OutOfMemoryError("too small")
+            return work(*arguments)
+
+        monkeypatch.setattr(module, name, small)
+
+
+@pytest.mark.parametrize(
+    ("build", "runs", "plan"),
+    [(seeded_llava, llava_runs, decoder_plan), (seeded_blip, blip_runs, blip_plan)],
+)
+def test_a_chunk_that_does_not_fit_is_halved_and_finished_ones_are_kept(
+    build, runs, plan, monkeypatch
+):
+    model = build(torch.float64)
+    clean, corrupt = runs()["image"]
+    last = len(clean) - 1
+    sites = [PlacedSite("mlp", layer, None, (last,), "") for layer in (1, 0)] * 4
+    job = Job(corrupt, clean, alone(sites), ANSWER)
+    machine = SmallMachine(monkeypatch, plan, "_run_chunk", lambda given: len(given[-1]), 2)
+    with pytest.warns(UserWarning, match="going on with 2048 tokens at a time"):
+        (outcome,) = engine.patch(model, [job])
+    assert machine.sizes == [4, 2, 2] * 2
+    assert largest(reference.patch(model, [job])[0], outcome) <= 1e-10
+    # What did fit is remembered, and an argument goes before it.
+    assert model.fitting_tokens == 1024
+    machine.sizes.clear()
+    engine.patch(model, [job], max_tokens=2 * len(clean) if plan is blip_plan else 2)
+    assert machine.sizes == [2] * 4
+
+
+def test_pairs_that_do_not_fit_together_are_halved(monkeypatch):
     model = seeded_llava(torch.float64)
     clean, corrupt = llava_runs()["image"]
     job = Job(corrupt, clean, alone(TEXT_SITES), ANSWER)
-    tried, group = [], engine._PATCH_GROUP["llava"]
+    machine = SmallMachine(monkeypatch, decoder_plan, "record", lambda given: len(given[1]), 2)
+    with pytest.warns(UserWarning, match="Out of memory"):
+        outcomes = engine.patch(model, [job] * 5)
+    assert machine.sizes[:2] == [5, 2]
+    expected = reference.patch(model, [job])[0]
+    assert max(largest(expected, outcome) for outcome in outcomes) <= 1e-10
 
-    def small_machine(model, jobs, max_rows):
-        tried.append(max_rows)
-        if max_rows > 30:
-            raise torch.OutOfMemoryError("too small")
-        return group(model, jobs, max_rows)
 
-    monkeypatch.setitem(engine._PATCH_GROUP, "llava", small_machine)
-    monkeypatch.setattr(engine, "_fits", {})
-    with pytest.warns(UserWarning, match="going on with 25 tokens at a time"):
-        (outcome,) = engine.patch(model, [job], max_rows=100)
-    assert tried == [100, 50, 25]
-    engine.patch(model, [job])  # remembered, and said once
-    assert tried[3:] == [25]
-    assert largest(plain.patch(model, [job])[0], outcome) <= 1e-10
+def test_what_does_not_fit_at_all_is_an_error(monkeypatch):
+    model = seeded_llava(torch.float64)
+    clean, corrupt = llava_runs()["image"]
+    SmallMachine(monkeypatch, decoder_plan, "_run_chunk", lambda given: len(given[-1]), 0)
+    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+        engine.patch(model, [Job(corrupt, clean, alone(TEXT_SITES * 2), ANSWER)])
+
+
+@EVERYTHING
+def test_threads_take_turns_with_a_model(build, runs):
+    model = build(torch.float64)
+    clean, corrupt = runs()["image"]
+    patches = alone(every_site(model, clean)[::9])
+    jobs = [Job(corrupt, clean, patches, ANSWER), Job(clean, corrupt, patches, ANSWER)]
+    expected = [reference.patch(model, [job])[0] for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        ways = [engine.patch, reference.patch] * 4
+        found = list(pool.map(lambda way, job: way(model, [job])[0], ways, jobs * 4))
+    for outcome, right in zip(found, expected * 4, strict=True):
+        assert largest(outcome, right) <= 1e-10
+
+
+def test_configurations_are_restored_after_an_exception(monkeypatch):
+    model = seeded_llava(torch.float64)
+    clean, corrupt = llava_runs()["image"]
+    modules = list(model.model.modules())
+    before = [getattr(module, "config", None) for module in modules]
+    names = [getattr(config, "_attn_implementation", None) for config in before]
+
+    def fail(*arguments):
+        raise RuntimeError("in the middle")
+
+    monkeypatch.setattr(decoder_plan.WholeRuns, "__call__", fail)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        engine.patch(model, [Job(corrupt, clean, alone(TEXT_SITES), ANSWER)])
+    after = [getattr(module, "config", None) for module in modules]
+    assert all(one is other for one, other in zip(before, after, strict=True))
+    assert names == [getattr(config, "_attn_implementation", None) for config in after]

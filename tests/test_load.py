@@ -11,9 +11,9 @@ from tiny_vlms import pictures, tiny
 from transformers import BertConfig, BlipConfig, MllamaConfig
 
 from notice_lib import NoticeError, data_dir, load_model, load_pairs, site_grid, sweep
-from notice_lib.models.decoder_only import DecoderOnly
+from notice_lib.models.decoder import DecoderOnly
 from notice_lib.models.load import _refuse_offloading
-from notice_lib.patching import fast_decoder
+from notice_lib.patching import recorded
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
@@ -98,7 +98,7 @@ def test_a_model_that_fails_its_self_check_is_not_loaded(tmp_path, monkeypatch):
     for part in (saved.model, saved.processor):
         part.save_pretrained(tmp_path)
     always = torch.ones(1, dtype=torch.bool)
-    monkeypatch.setattr(fast_decoder, "_closed", lambda mask: always.expand(mask.shape[-1]))
+    monkeypatch.setattr(recorded, "closed", lambda mask: always.expand(mask.hidden.shape[-1]))
     with pytest.raises(NoticeError, match=f"{tmp_path} failed its self-check"):
         load_model(tmp_path, device="cpu")
 

@@ -7,7 +7,7 @@ import torch
 from notice_lib import NoticeError, load_model, load_pairs, run_inputs, site_grid, sweep
 from notice_lib.models import answered_rightly, answers
 from notice_lib.models.answers import RUNS
-from notice_lib.patching import plain
+from notice_lib.patching import reference
 from notice_lib.patching.runs import check_lengths
 from notice_lib.patching.table import PATCHED_DTYPES, RUNS_DTYPES
 
@@ -148,7 +148,7 @@ def test_the_sweep_is_the_plain_way(model, corruption, direction):
     sites += site_grid(model, ["self_attention"], layers=[2], per_head=True, position="last")
     settings = {"corruption": corruption, "direction": direction}
     fast = sweep(model, pairs, sites, **settings)
-    slow = sweep(model, pairs, sites, **settings, patch=plain.patch)
+    slow = sweep(model, pairs, sites, **settings, patch=reference.patch)
     assert len(fast.patched) == len(pairs) * len(sites)
     assert fast.patched.dtypes.astype(str).to_dict() == PATCHED_DTYPES
     assert fast.runs.dtypes.astype(str).to_dict() == RUNS_DTYPES

@@ -6,7 +6,7 @@ from seeded import blip_runs, llava_runs, seeded_blip, seeded_llava
 
 from notice_lib import NoticeError
 from notice_lib.patching import Circuit, PlacedSite, Site, place, site_grid
-from notice_lib.patching.plain import patched_logits, record
+from notice_lib.patching.reference import patched_logits, record
 from notice_lib.patching.sites import check_sites
 
 CASES = [

@@ -7,7 +7,7 @@ from test_attribution import CASES, changes, heads_of, job_of, linear_behind
 from test_patching import count_hooks
 
 from notice_lib import NoticeError, Site, load_model, load_pairs, sweep
-from notice_lib.patching import PlacedSite, paths, plain
+from notice_lib.patching import PlacedSite, paths, reference
 
 EVERYTHING = pytest.mark.parametrize(("build", "runs"), CASES)
 
@@ -30,7 +30,7 @@ def test_behind_the_last_mlp_there_is_only_the_direct_path(build, runs):
         last = model.n_layers - 1
         sites = [PlacedSite("mlp", last, None, (i,), "") for i in (len(clean) - 1, len(clean) - 3)]
         job = job_of((clean, corrupt), sites)
-        (whole,), (direct,) = plain.patch(model, [job]), paths.direct(model, [job])
+        (whole,), (direct,) = reference.patch(model, [job]), paths.direct(model, [job])
         assert torch.equal(whole.patched, direct.patched)
         assert torch.equal(whole.base, direct.base)
         assert torch.equal(whole.source, direct.source)
@@ -44,8 +44,8 @@ def test_llavas_direct_effect_by_hand(kv_heads):
     model, (clean, corrupt) = seeded_llava(kv_heads=kv_heads), llava_runs()["image"]
     layer, head, last = 0, 1, len(clean) - 1
     point, end = ("self_attention", layer), ("layer_output", model.n_layers - 1)
-    _, here = plain.record(model, corrupt, [point, end])
-    _, there = plain.record(model, clean, [point])
+    _, here = reference.record(model, corrupt, [point, end])
+    _, there = reference.record(model, clean, [point])
     projection = model.hook_point(*point).module.weight
     own = slice(head * projection.shape[1] // 4, (head + 1) * projection.shape[1] // 4)
     moved = (there[point] - here[point])[0, last, own] @ projection[:, own].T
@@ -56,7 +56,7 @@ def test_llavas_direct_effect_by_hand(kv_heads):
     assert torch.allclose(found[0], expected, atol=1e-6)
     assert expected.abs().min() > 1e-4
     assert (found[1] == 0).all()  # no other token's stream is unembedded
-    assert (changes(plain.patch(model, [job])[0])[1] != 0).all()
+    assert (changes(reference.patch(model, [job])[0])[1] != 0).all()
 
 
 @torch.no_grad()
@@ -67,8 +67,8 @@ def test_blips_direct_effect_by_hand():
     layer, head, position = model.n_layers - 2, 2, 5
     points = [(part, at) for part in paths.FROZEN for at in (layer, layer + 1)]
     before = ("layer_output", layer - 1)
-    _, here = plain.record(model, corrupt, [*points, before])
-    _, there = plain.record(model, clean, [("cross_attention", layer)])
+    _, here = reference.record(model, corrupt, [*points, before])
+    _, there = reference.record(model, clean, [("cross_attention", layer)])
     own = slice(head * 32, (head + 1) * 32)
     mixed = here["cross_attention", layer].clone()
     mixed[0, position, own] = there["cross_attention", layer][0, position, own]
@@ -83,7 +83,7 @@ def test_blips_direct_effect_by_hand():
     job = job_of((clean, corrupt), [PlacedSite("cross_attention", layer, head, (position,), "")])
     found = paths.direct(model, [job])[0].patched[0, :2]
     assert torch.allclose(found, logits[0, -1, [30, 31]], atol=1e-10)
-    assert (found - plain.patch(model, [job])[0].patched[0, :2]).abs().max() > 1e-4
+    assert (found - reference.patch(model, [job])[0].patched[0, :2]).abs().max() > 1e-4
 
 
 @torch.no_grad()
@@ -93,8 +93,8 @@ def test_a_path_through_the_mlp_by_hand():
     layer, last = model.n_layers - 1, len(clean) - 1
     block = model.model.model.language_model.layers[layer]
     point, end = ("self_attention", layer), ("layer_output", layer)
-    _, here = plain.record(model, corrupt, [point, ("mlp", layer), end])
-    _, there = plain.record(model, clean, [point])
+    _, here = reference.record(model, corrupt, [point, ("mlp", layer), end])
+    _, there = reference.record(model, clean, [point])
     attended = here[end][0, last] - here["mlp", layer][0, last]
     moved = block.self_attn.o_proj(there[point][0, last] - here[point][0, last])
     mlp = block.mlp(block.post_attention_layernorm(attended + moved))
@@ -118,7 +118,7 @@ def test_in_a_linear_model_the_paths_add_up_to_the_whole_effect(build, runs):
         receivers = [PlacedSite(*point, None, everything, "") for point in points]
         job = job_of((clean, corrupt), [sender, *receivers])
         by_path = changes(paths._from_the_first(model, [job])[0])
-        whole = changes(plain.patch(model, [job])[0])[0]
+        whole = changes(reference.patch(model, [job])[0])[0]
         assert torch.allclose(by_path.sum(0), whole, rtol=1e-3)
         assert (by_path[0] - whole).abs().max() > 0.02 * whole.abs().max() > 0
 
@@ -143,7 +143,7 @@ def test_with_everything_frozen_the_stream_runs_straight(build, runs):
     """The frozen run of the base is the base; hooks are gone after it, and after an error."""
     model = build()
     clean, corrupt = runs()["image"]
-    logits, here = plain.record(model, corrupt, paths.frozen_points(model))
+    logits, here = reference.record(model, corrupt, paths.frozen_points(model))
     before = count_hooks(model)
     with paths.frozen(model, here) as computed:
         assert torch.equal(model.logits(corrupt), logits)

@@ -10,7 +10,7 @@ from seeded import blip_runs, seeded_blip
 from notice_lib.models.base import AnswerTokens
 from notice_lib.patching import Patch, PlacedSite
 from notice_lib.patching.jobs import Job
-from notice_lib.patching.plain import patch
+from notice_lib.patching.reference import patch
 
 PUBLISHED = np.load(Path(__file__).parent / "reference" / "published_blip_outputs.npz")
 COMPONENTS = {

@@ -20,7 +20,7 @@ from notice_lib import (
     sweep,
 )
 from notice_lib.models.base import watch
-from notice_lib.patching import engine, plain
+from notice_lib.patching import engine, reference
 from notice_lib.patching.runs import answer_of, regions, run_inputs, unrelated
 
 TEXT = Site("layer_output", 2, None, "all")
@@ -51,7 +51,7 @@ def test_engine_and_plain_way_tabulate_the_same(model, pairs, settings):
     sites = [TEXT, CIRCUIT, Site("vision_layer_output", 2, None, "class")]
     fast, slow = (
         sweep(model, pairs, sites, patch=patch, **settings).table()
-        for patch in (engine.patch, plain.patch)
+        for patch in (engine.patch, reference.patch)
     )
     draws = 2 if isinstance(settings.get("corruption"), GaussianNoise) else 1
     assert len(fast) == len(pairs) * len(sites) * draws
@@ -145,7 +145,7 @@ def test_mean_ablation_writes_the_mean_of_the_clean_runs(model, pairs):
     seen = []
     for other in pairs:
         inputs = model.inputs(other.image("clean"), other.prompt)
-        values = plain.record(model, inputs, [point])[1][point]
+        values = reference.record(model, inputs, [point])[1][point]
         roles = model.roles(inputs, other.spans)
         seen.append(values[0, [i for i, role in enumerate(roles) if role == "or"]].mean(0))
     inputs = model.inputs(pair.image("clean"), pair.prompt)

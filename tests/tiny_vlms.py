@@ -329,7 +329,11 @@ FAMILIES = {
 
 def tiny(family: str, dtype=torch.float64, attention: str = "eager", **settings) -> SimpleNamespace:
     """A family's model and processor; settings change its text configuration."""
-    model_class, config, processor = FAMILIES[family](**settings)
+    return built(*FAMILIES[family](**settings), dtype, attention)
+
+
+def built(model_class, config, processor, dtype, attention: str) -> SimpleNamespace:
+    """The model of a configuration, with seeded weights."""
     config._attn_implementation = attention
     model = fill(model_class(config), {}).to(dtype)
     return SimpleNamespace(model=model, processor=processor, config=config)

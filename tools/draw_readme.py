@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import ConnectionPatch
 
 from notice_lib import answers, load_model, load_pairs, plotting
-from notice_lib.patching.plain import patched_logits, record
+from notice_lib.patching.reference import patched_logits, record
 from notice_lib.patching.sites import PlacedSite
 
 ROOT = Path(__file__).parents[1]

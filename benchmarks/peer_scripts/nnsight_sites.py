@@ -13,7 +13,7 @@ from time import perf_counter
 import torch
 from nnsight import NNsight
 from safetensors.torch import load_file
-from transformers import BlipForQuestionAnswering, LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText, BlipForQuestionAnswering
 
 
 class BlipAnswer(torch.nn.Module):
@@ -37,31 +37,38 @@ class BlipAnswer(torch.nn.Module):
         return given["input_ids"], image
 
 
-class LlavaAnswer(torch.nn.Module):
-    """The language model: (batch, T, D) embeddings to (batch, words) logits."""
+class DecoderAnswer(torch.nn.Module):
+    """A decoder's language model: (batch, T, D) embeddings to (batch, words) logits."""
 
     def __init__(self, model):
         super().__init__()
-        self.language, self.head = model.model.language_model, model.lm_head
+        self.language, self.head = model.get_decoder(), model.get_output_embeddings()
         self.layers = self.language.layers
-        self.heads = model.config.text_config.num_attention_heads
+        self.heads = model.config.get_text_config().num_attention_heads
 
     def forward(self, embeddings):
-        return self.head(self.language(inputs_embeds=embeddings, use_cache=False)[0][:, -1])
+        return self.head(self.language(inputs_embeds=embeddings, **self.settings)[0][:, -1])
 
-    @staticmethod
-    def inputs(model, given, run):
-        ids = given["input_ids"]
-        embeddings = model.get_input_embeddings()(ids)
-        image = model.get_image_features(pixel_values=given[run], return_dict=True).pooler_output
-        where = (ids == model.config.image_token_id)[..., None].expand_as(embeddings)
-        return (embeddings.masked_scatter(where, torch.cat(list(image)).to(embeddings)),)
+    def inputs(self, model, given, run):
+        """What the whole model gives to its language model; masks and positions are kept."""
+        prefix = "extra."
+        extra = {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
+
+        def stop(module, args, settings):
+            raise Reached(settings)
+
+        handle = self.language.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            model(input_ids=given["input_ids"], pixel_values=given[run], use_cache=False, **extra)
+        except Reached as reached:
+            (self.settings,) = reached.args
+        finally:
+            handle.remove()
+        return (self.settings.pop("inputs_embeds"),)
 
 
-FAMILIES = {
-    "blip": (BlipForQuestionAnswering, BlipAnswer),
-    "llava": (LlavaForConditionalGeneration, LlavaAnswer),
-}
+class Reached(Exception):
+    """The language model would run now; with its keyword arguments."""
 
 
 def read(traced, component, layer):
@@ -124,7 +131,9 @@ def main(folder):
         folder / "given.safetensors"
     )
     torch.set_num_threads(given["threads"])
-    model_class, answer_class = FAMILIES[given["family"]]
+    model_class, answer_class = AutoModelForImageTextToText, DecoderAnswer
+    if given["family"] == "blip":
+        model_class, answer_class = BlipForQuestionAnswering, BlipAnswer
     model = model_class.from_pretrained(folder / "model", use_safetensors=True).eval()
     module = answer_class(model)
     traced = NNsight(module)

@@ -14,12 +14,8 @@ import torch
 
 from .. import progress
 from ..errors import NoticeError
-from ..models.base import ROLES, VLM, Inputs
+from ..models.base import ROLES, VLM, Inputs, watch
 from ..pairs import SemanticPair
-from ..patching.plain import hook
-
-COMPONENT = {"blip": "cross_attention", "llava": "self_attention", "decoder": "self_attention"}
-"""Which component looks at the image, by model family."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ def attention_maps(
         np.stack([found.patches.mean(2) for found in runs]),
         np.stack([found.cls.mean(2) for found in runs]),
         np.stack([found.norms for found in runs]),
-        COMPONENT[model.family],
+        model.image_component,
         query,
         run,
         model.grid,
@@ -125,24 +121,24 @@ def image_attention(
         NoticeError: the model computes its attention without ever forming the weights.
     """
     rows = list(range(len(inputs)) if tokens is None else tokens)
-    kept: dict[int, torch.Tensor] = {}
-    norms = []
+    maps: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     with ExitStack() as stack:
-        for layer, module in enumerate(_attention_modules(model)):
+        stack.enter_context(model.lock)
+        for layer, module in enumerate(model.attention_modules):
 
             def keep(module, args, output, layer=layer):
-                kept[layer] = _rows(model, inputs, output[1], rows).float().cpu()
+                found = model.image_attention(_weights(model, output)[0][:, rows], inputs)
+                maps[layer] = tuple(part.float().cpu() for part in found)
 
             stack.enter_context(module.register_forward_hook(keep))
-        tower, on = _tower_output(model)
-        stack.enter_context(hook(tower, on, lambda x: norms.append(x[0].float().norm(dim=-1))))
+        seen = stack.enter_context(watch({"patches": model.patches_point}))
         model.logits(inputs)
-    maps = torch.stack([kept[layer] for layer in range(model.n_layers)]).numpy()
-    if model.family == "blip":
-        return RunAttention(maps[..., 1:], maps[..., 0], norms[0][1:].cpu().numpy())
-    norm = norms[0].cpu().numpy()
-    norm = norm[list(inputs.image_tokens)] if model.family == "decoder" else norm
-    return RunAttention(maps, np.zeros(maps.shape[:-1], maps.dtype), norm)
+    patches, cls = (
+        torch.stack([maps[layer][part] for layer in range(model.n_layers)]).numpy()
+        for part in (0, 1)
+    )
+    states = model.patch_states(seen["patches"][0], inputs)
+    return RunAttention(patches, cls, states.float().norm(dim=-1).cpu().numpy())
 
 
 def shares(patches: np.ndarray) -> np.ndarray:
@@ -163,33 +159,14 @@ def minus_average(maps: np.ndarray) -> np.ndarray:
     return maps - maps.mean((1, 2), keepdims=True)
 
 
-def _attention_modules(model: VLM) -> list[torch.nn.Module]:
-    """The modules, by layer, that return (output, weights); weights are (1, H, T, keys)."""
-    if model.family == "blip":
-        return [block.crossattention.self for block in model.model.text_encoder.encoder.layer]
-    if model.family == "decoder":
-        return list(model.text.attentions)
-    return [block.self_attn for block in model.model.model.language_model.layers]
-
-
-def _tower_output(model: VLM) -> tuple[torch.nn.Module, str]:
-    """Where the patches leave the vision tower, and on which side of that module."""
-    if model.family == "blip":
-        return model.model.vision_model.encoder.layers[-1], "output"
-    if model.family == "decoder":  # what stands in place of the image's tokens
-        return model.text.layers[0], "input"
-    return model.model.model.multi_modal_projector, "input"
-
-
-def _rows(model, inputs, weights, rows) -> torch.Tensor:
-    """(H, len(rows), keys of the image) of one layer's weights."""
-    if weights is None:
+def _weights(model: VLM, output: tuple) -> torch.Tensor:
+    """An attention's weights (1, H, T, keys), from what it returns."""
+    if output[1] is None:
         raise NoticeError(
             f"{model.name or model.family} never forms its attention weights. "
             'Load it with load_model(..., attention="eager").'
         )
-    weights = weights[0][:, rows]
-    return weights if model.family == "blip" else weights[..., list(inputs.image_tokens)]
+    return output[1]
 
 
 def _query_tokens(model: VLM, pair: SemanticPair, inputs: Inputs, query: str) -> list[int]:

@@ -1,8 +1,7 @@
-"""Models: load one by name, folder or hub id, and ask it."""
+"""Models: what a family is to the rest of the library, and what a model answers."""
 
 from .answers import answered_rightly, answers
 from .base import ROLES, VLM, AnswerTokens, HookPoint, Inputs
-from .load import load_model
 
 __all__ = [
     "ROLES",
@@ -12,5 +11,4 @@ __all__ = [
     "Inputs",
     "answered_rightly",
     "answers",
-    "load_model",
 ]

@@ -4,7 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from threading import RLock
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -75,6 +78,22 @@ class Inputs:
     def __len__(self) -> int:
         return self.input_ids.shape[1]
 
+    @cached_property
+    def layout(self) -> Hashable:
+        """What two runs must share for their tokens to correspond: the order of image and text
+        tokens, the words of the template around the prompt (which number an image's tiles), and
+        what the processor tells of the image's shape: 6 x 8 tokens are not 8 x 6."""
+        template = tuple(
+            token
+            for token, span, image in zip(self.tokens, self.spans, self.image_tokens, strict=True)
+            if span is None and not image
+        )
+        extra = tuple(
+            (name, tuple(value.shape), None if value.is_floating_point() else _bytes(value))
+            for name, value in sorted(self.extra.items())
+        )
+        return self.image_tokens, template, tuple(self.pixel_values.shape), extra
+
 
 @dataclass(frozen=True)
 class AnswerTokens:
@@ -125,6 +144,10 @@ class VLM(ABC):
         model: the Hugging Face model, in evaluation mode.
         processor: its processor, or None (then only prepared `Inputs` can be run).
         family: "blip", "llava", or "decoder" (any other decoder-only model).
+        engine: "fast", or "reference" for a model that only one full forward a site can patch.
+        checked: whether the model proved itself when it was loaded (`notice_lib.verify`).
+        lock: held while hooks are on the Hugging Face model, so that threads take turns with it.
+        fitting_tokens: tokens of patched runs that fit in memory at once, once more did not.
         stacks: in the order in which a run passes them: "vision", the tower; "text", BLIP's
             question encoder or LLaVA's language model; BLIP's answer "decoder".
         components, n_layers, n_heads: of the text stack.
@@ -134,11 +157,19 @@ class VLM(ABC):
 
     family: str
     stacks: dict[str, Stack]
+    image_component: str
+    """Which component of the text stack reads the image."""
+    class_tokens: int = 1
+    """Tokens of the vision tower that stand before the image's patches."""
 
     def __init__(self, model: torch.nn.Module, processor=None, name: str = ""):
         self.model = model.eval()
         self.processor = processor
         self.name = name
+        self.engine: Literal["fast", "reference"] = "fast"
+        self.checked = False
+        self.lock = _LOCKS.setdefault(self.model, RLock())
+        self.fitting_tokens: int | None = None
         self.stacks = self._stacks(model.config)
         self.image_size, self.grid = self._image_shape(model.config)
 
@@ -182,6 +213,37 @@ class VLM(ABC):
     @abstractmethod
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         """Ids of an answer in the surface form in which the model writes it after the prompt."""
+
+    @property
+    @abstractmethod
+    def attention_modules(self) -> Sequence[torch.nn.Module]:
+        """For each layer of the text stack, the module of `image_component`; it returns (output,
+        weights (N, H, T, keys)), where attention is eager."""
+
+    @abstractmethod
+    def image_attention(
+        self, weights: torch.Tensor, inputs: Inputs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention to the image, of one layer's weights (..., keys): (..., patches) to its patches
+        and (...) to its class token, zero where the text does not see one."""
+
+    @property
+    @abstractmethod
+    def patches_point(self) -> HookPoint:
+        """Where the image's patches leave the vision tower."""
+
+    @abstractmethod
+    def patch_states(self, states: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+        """The patches (patches, width) of a run's activation (tokens, width) at `patches_point`."""
+
+    @abstractmethod
+    def query_point(self, component: str, layer: int) -> HookPoint:
+        """Where the queries of a text layer's attention are read and written: head h's are the h-th
+        of n_heads slices.
+
+        Raises:
+            NoticeError: the component has no queries of its own.
+        """
 
     @property
     @abstractmethod
@@ -305,26 +367,32 @@ class VLM(ABC):
         """The module and side of a component that `hook_point` has found to exist."""
 
 
+_LOCKS: WeakKeyDictionary[torch.nn.Module, RLock] = WeakKeyDictionary()
+
+
 def hook(module: torch.nn.Module, on: str, visit):
     """Call `visit` with a module's first input or its output, a (batch, T, width) tensor; what it
     returns, if anything, replaces it.
 
-    It comes before the module's other hooks: transformers hangs up some that keep a layer's output
-    for later use (LLaVA reads its vision tower so), and they must get what `visit` returns.
+    It comes before the module's other hooks: transformers registers some that keep a layer's output
+    for later use (LLaVA reads its vision tower so), and they must get what `visit` returns. Of an
+    output that is a tuple, such as a mixture of experts' with its router's logits, it is the first.
 
     Returns:
         The handle, a context manager that removes the hook.
     """
 
     def checked(activation):
+        if isinstance(activation, tuple):
+            first = checked(activation[0])
+            return None if first is None else (first, *activation[1:])
         if isinstance(activation, torch.Tensor) and activation.dim() == 2:
-            return (
-                None  # A pooled (batch, width) vector through the same module, which no one reads.
-            )
+            # A pooled (batch, width) vector through the same module, which no one reads.
+            return None
         if not isinstance(activation, torch.Tensor) or activation.dim() != 3:
             raise NoticeError(
                 f"{type(module).__name__} gave {type(activation).__name__}, not a (batch, T, "
-                "width) tensor: this version of transformers is not supported."
+                "width) tensor, so its activation cannot be patched."
             )
         return visit(activation)
 
@@ -353,6 +421,10 @@ def watch(points: Mapping[Hashable, HookPoint]) -> Iterator[dict[Hashable, torch
         for key, point in points.items():
             stack.enter_context(hook(point.module, point.on, keeper(key)))
         yield seen
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.cpu().contiguous().numpy().tobytes()
 
 
 def _adder(noisy: dict[int, torch.Tensor]):

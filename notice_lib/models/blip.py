@@ -3,6 +3,7 @@
 import torch
 from PIL import Image
 
+from ..errors import NoticeError
 from .base import VLM, HookPoint, Inputs, Stack
 
 
@@ -28,6 +29,7 @@ class Blip(VLM):
     """
 
     family = "blip"
+    image_component = "cross_attention"
 
     def inputs(self, image: Image.Image, prompt: str) -> Inputs:
         encoded = self.processor(images=image, text=prompt, return_tensors="pt")
@@ -45,18 +47,19 @@ class Blip(VLM):
     def logits(self, inputs: Inputs, prefix: tuple[int, ...] = ()) -> torch.Tensor:
         # The class's own forward hides the answer's logits, so its three parts are called in turn.
         # No attention masks: nothing is padded (and BLIP drops the decoder's mask anyway).
-        with self.noise([inputs]):
-            image = self.model.vision_model(pixel_values=inputs.pixel_values)[0]
-        question = self.model.text_encoder(inputs.input_ids, encoder_hidden_states=image)[0]
         start = torch.tensor([[self.model.decoder_start_token_id, *prefix]], device=self.device)
-        decoded = self.model.text_decoder(
-            input_ids=start, encoder_hidden_states=question, use_cache=False
-        )
+        with self.lock:
+            with self.noise([inputs]):
+                image = self.model.vision_model(pixel_values=inputs.pixel_values)[0]
+            question = self.model.text_encoder(inputs.input_ids, encoder_hidden_states=image)[0]
+            decoded = self.model.text_decoder(
+                input_ids=start, encoder_hidden_states=question, use_cache=False
+            )
         return decoded.logits[0, -1]
 
     @torch.no_grad()
     def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
-        with self.noise([inputs]):
+        with self.lock, self.noise([inputs]):
             ids = self.model.generate(
                 input_ids=inputs.input_ids,
                 pixel_values=inputs.pixel_values,
@@ -68,6 +71,32 @@ class Blip(VLM):
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         return self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+
+    @property
+    def attention_modules(self) -> list[torch.nn.Module]:
+        return [block.crossattention.self for block in self.model.text_encoder.encoder.layer]
+
+    def image_attention(self, weights: torch.Tensor, inputs: Inputs):
+        return weights[..., 1:], weights[..., 0]
+
+    @property
+    def patches_point(self) -> HookPoint:
+        return HookPoint(self.tower_layers[-1], "output", per_head=False)
+
+    def patch_states(self, states: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+        return states[1:]
+
+    def query_point(self, component: str, layer: int) -> HookPoint:
+        block = self.model.text_encoder.encoder.layer[layer]
+        attentions = {
+            "self_attention": block.attention, "cross_attention": block.crossattention
+        }  # fmt: skip
+        if component not in attentions:
+            raise NoticeError(
+                f"The component {component!r} has no queries here: take self_attention or "
+                "cross_attention."
+            )
+        return HookPoint(attentions[component].self.query, "output", per_head=True)
 
     @property
     def tower_layers(self) -> torch.nn.ModuleList:

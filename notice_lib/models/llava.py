@@ -1,167 +1,121 @@
-"""LLaVA: the image's patches become tokens that a language model reads by self-attention."""
+"""LLaVA: a decoder-only model whose vision tower can be patched and disturbed, too."""
 
 import torch
-from PIL import Image
 
 from ..errors import NoticeError
-from ..prompts import Span
-from .base import VLM, HookPoint, Inputs, Stack
-
-TEMPLATE = "USER: {image}\n{prompt} ASSISTANT:"
-"""The chat format of LLaVA-1.5 (Liu et al., 2024)."""
+from ..prompts import OptionSpans
+from .base import HookPoint, Inputs, Stack
+from .decoder import DecoderOnly
 
 
-class Llava(VLM):
-    """Adapter over `transformers.LlavaForConditionalGeneration`.
+class Llava(DecoderOnly):
+    """Adapter over `transformers.LlavaForConditionalGeneration` with a tower of CLIP or SigLIP.
 
-    The tree, with what is patched (H heads side by side)::
+    The tree, with what is patched (H heads side by side), beside that of `DecoderOnly`::
 
-        model.vision_tower                  image -> (1, 1 + patches, D_v)
+        model.vision_tower                  image -> (1, class token + patches, D_v)
             encoder.layers[l]               output: vision_layer_output
                 self_attn.out_proj          input:  vision_self_attention, H heads
                 mlp                         output: vision_mlp
         model.multi_modal_projector         -> one token for each patch, in place of <image>
-        model.language_model.layers[l]
-            self_attn.o_proj                input:  self_attention, H heads
-            mlp                             output: mlp
-            (itself)                        output: layer_output (the residual stream after it)
-        lm_head                             the answer, after "ASSISTANT:"
+
+    SigLIP has no class token. CLIP's is dropped before the projector, unless
+    `vision_feature_select_strategy` is "full": then it is the first of the image's tokens, and its
+    role is "class".
     """
 
     family = "llava"
+    without_template = "USER: {image}\n{prompt} ASSISTANT:"
+    """The chat format of LLaVA-1.5 (Liu et al., 2024)."""
 
-    def inputs(self, image: Image.Image, prompt: str) -> Inputs:
-        text = self._text(prompt)
-        encoded = self.processor(images=image, text=text, return_tensors="pt")
-        ids = encoded["input_ids"]
-        is_image = (ids[0] == self.model.config.image_token_id).tolist()
-        return Inputs(
-            pixel_values=encoded["pixel_values"].to(self.device, self.dtype),
-            input_ids=ids.to(self.device),
-            spans=self._spans(text, prompt, ids[0].tolist(), is_image),
-            tokens=tuple(self.processor.tokenizer.convert_ids_to_tokens(ids[0].tolist())),
-            image_tokens=tuple(is_image),
-        )
+    @staticmethod
+    def understands(model: torch.nn.Module) -> bool:
+        """Whether the tower is one that this adapter can patch; `DecoderOnly` takes the others
+        (Pixtral's, whose tokens depend on the picture's size), and models that read several of the
+        tower's layers."""
+        layers = getattr(getattr(_tower(model), "encoder", None), "layers", [])
+        known = all(hasattr(layer, "mlp") and hasattr(layer.self_attn, "out_proj")
+                    for layer in layers)  # fmt: skip
+        return bool(layers) and known and isinstance(model.config.vision_feature_layer, int)
 
-    @torch.no_grad()
-    def logits(self, inputs: Inputs, prefix: tuple[int, ...] = ()) -> torch.Tensor:
-        ids = torch.cat([inputs.input_ids, inputs.input_ids.new_tensor([prefix])], dim=1).long()
-        with self.noise([inputs]):
-            output = self.model(
-                input_ids=ids, pixel_values=inputs.pixel_values, use_cache=False, logits_to_keep=1
-            )
-        return output.logits[0, -1]
+    @property
+    def class_tokens(self) -> int:
+        """1 with CLIP's tower, 0 with SigLIP's."""
+        return int(hasattr(_tower(self.model).embeddings, "class_embedding"))
 
-    @torch.no_grad()
-    def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
-        with self.noise([inputs]):
-            ids = self.model.generate(
-                input_ids=inputs.input_ids,
-                attention_mask=torch.ones_like(inputs.input_ids),
-                pixel_values=inputs.pixel_values,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-            )
-        new = ids[0, inputs.input_ids.shape[1] :]
-        return self.processor.decode(new, skip_special_tokens=True).strip().lower()
+    @property
+    def _class_is_read(self) -> bool:
+        """Whether the class token is among the image's tokens in the text."""
+        return self.class_tokens == 1 and self._dropped == 0
 
-    def answer_ids(self, prompt: str, answer: str) -> list[int]:
-        # Tokenized behind the prompt: a tokenizer may write a word otherwise when it stands alone.
-        before = self.processor.tokenizer(self._text(prompt))["input_ids"]
-        both = self.processor.tokenizer(f"{self._text(prompt)} {answer}")["input_ids"]
-        if both[: len(before)] != before or len(both) == len(before):
-            raise NoticeError(
-                f"The answer {answer!r} changes the tokens of the prompt {prompt!r} before it, so "
-                "it has no tokens of its own. Use another answer word."
-            )
-        return both[len(before) :]
+    @property
+    def _dropped(self) -> int:
+        """Tokens of the tower, from the first, that the text does not see."""
+        return int(self.model.config.vision_feature_select_strategy == "default")
 
-    def _text(self, prompt: str) -> str:
-        return TEMPLATE.format(image=self.processor.image_token, prompt=prompt)
+    def roles(self, inputs: Inputs, spans: OptionSpans) -> tuple[str, ...]:
+        roles = list(super().roles(inputs, spans))
+        if self._class_is_read:
+            roles[inputs.image_tokens.index(True)] = "class"
+        return tuple(roles)
 
-    def _spans(self, text, prompt, ids, is_image):
-        """Character ranges in the prompt, for the ids that the processor really made.
+    def image_attention(self, weights: torch.Tensor, inputs: Inputs):
+        image, nothing = super().image_attention(weights, inputs)
+        return (image[..., 1:], image[..., 0]) if self._class_is_read else (image, nothing)
 
-        The processor expands the image token; how often is read from its output. Everything else
-        must be what the tokenizer makes of the unexpanded text.
-        """
-        plain = self.processor.tokenizer(text, return_offsets_mapping=True)
-        rest = [token for token, image in zip(ids, is_image, strict=True) if not image]
-        image_id = self.model.config.image_token_id
-        if rest != [token for token in plain["input_ids"] if token != image_id]:
-            raise NoticeError(
-                "The processor does not tokenize the text around the image as its tokenizer does, "
-                "so positions cannot be told. Use the processor that belongs to the model."
-            )
-        start = text.index(prompt)
-        offsets = (
-            offset
-            for token, offset in zip(plain["input_ids"], plain["offset_mapping"], strict=True)
-            if token != image_id
-        )
-        return tuple(
-            None if image else inside(next(offsets), start, len(prompt)) for image in is_image
-        )
+    @property
+    def patches_point(self) -> HookPoint:
+        return HookPoint(self.model.model.multi_modal_projector, "input", per_head=False)
+
+    def patch_states(self, states: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+        return states[self.class_tokens - self._dropped :]
 
     @property
     def tower_layers(self) -> torch.nn.ModuleList:
-        return self._tower.encoder.layers[: self._read_layers]
+        return _tower(self.model).encoder.layers[: self.stacks["vision"].n_layers]
 
     def image_states(self, hidden: torch.Tensor) -> torch.Tensor:
-        if self.model.config.vision_feature_select_strategy == "default":
-            hidden = hidden[:, 1:]  # without the class token
-        return self.model.model.multi_modal_projector(hidden)
+        return self.model.model.multi_modal_projector(hidden[:, self._dropped :])
 
     def noise_point(self, place: str) -> HookPoint:
         if place == "patch_embeddings":
-            return HookPoint(self._tower.embeddings, "output", per_head=False)
+            return HookPoint(_tower(self.model).embeddings, "output", per_head=False)
         return HookPoint(self.model.model.multi_modal_projector, "input", per_head=False)
 
-    @property
-    def _tower(self) -> torch.nn.Module:
-        tower = self.model.model.vision_tower
-        # transformers up to 5.x wraps CLIP's layers in `vision_model`, later versions do not.
-        return getattr(tower, "vision_model", tower)
+    def _image_shape(self, config) -> tuple[int, int]:
+        """(image_size, grid)"""
+        vision = config.vision_config
+        return vision.image_size, vision.image_size // vision.patch_size
 
     def _stacks(self, config) -> dict[str, Stack]:
-        text, vision = config.text_config, config.vision_config
-        feature = config.vision_feature_layer
+        feature, vision = config.vision_feature_layer, config.vision_config
         if not isinstance(feature, int):
             raise NoticeError(
                 f"{self.name or 'This model'} reads several layers of its vision tower "
-                f"({feature}); only models that read one are supported."
+                f"({feature}); the adapter for LLaVA patches towers of which one is read."
+            )
+        if self.class_tokens < self._dropped:
+            raise NoticeError(
+                f"{self.name or 'This model'}: {type(_tower(self.model)).__name__} has no class "
+                'token, but vision_feature_select_strategy="default" drops the first token. Set it '
+                'to "full" in config.json and processor_config.json.'
             )
         # Counted as transformers counts hidden states: 0 is the embeddings', -1 the last layer's.
-        self._read_layers = feature if feature >= 0 else vision.num_hidden_layers + 1 + feature
-        return {
-            "vision": Stack(
-                ("vision_self_attention", "vision_mlp", "vision_layer_output"),
-                self._read_layers,
-                vision.num_attention_heads,
-            ),
-            "text": Stack(
-                ("self_attention", "mlp", "layer_output"),
-                text.num_hidden_layers,
-                text.num_attention_heads,
-            ),
-        }
+        read = feature if feature >= 0 else vision.num_hidden_layers + 1 + feature
+        tower = ("vision_self_attention", "vision_mlp", "vision_layer_output")
+        return {"vision": Stack(tower, read, vision.num_attention_heads)} | super()._stacks(config)
 
     def _hook_point(self, component: str, layer: int) -> HookPoint:
-        if self.stack_of(component) == "vision":
-            block = self.tower_layers[layer]
-            if component == "vision_self_attention":
-                return HookPoint(block.self_attn.out_proj, "input", per_head=True)
-            module = block.mlp if component == "vision_mlp" else block
-            return HookPoint(module, "output", per_head=False)
-        block = self.model.model.language_model.layers[layer]
-        if component == "self_attention":
-            return HookPoint(block.self_attn.o_proj, "input", per_head=True)
-        module = block.mlp if component == "mlp" else block
+        if self.stack_of(component) == "text":
+            return super()._hook_point(component, layer)
+        block = self.tower_layers[layer]
+        if component == "vision_self_attention":
+            return HookPoint(block.self_attn.out_proj, "input", per_head=True)
+        module = block.mlp if component == "vision_mlp" else block
         return HookPoint(module, "output", per_head=False)
 
 
-def inside(offset: tuple[int, int], start: int, length: int) -> Span | None:
-    """A character range of the text as a range of the prompt; None outside of it."""
-    low, high = max(offset[0] - start, 0), min(offset[1] - start, length)
-    return (low, high) if low < high else None
+def _tower(model: torch.nn.Module) -> torch.nn.Module:
+    tower = model.model.vision_tower
+    # transformers up to 5.x wraps CLIP's layers in `vision_model`, later versions do not.
+    return getattr(tower, "vision_model", tower)

@@ -1,5 +1,7 @@
 """From a name to an adapter."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -20,47 +22,27 @@ from ..errors import NoticeError
 from ..paths import data_dir
 from .base import VLM
 from .blip import Blip
-from .decoder_only import DecoderOnly
+from .decoder import DecoderOnly
 from .llava import Llava
 
 EMBEDDED = ("blip-mini", "llava-mini", "blip-mini-noise")
 
-# The architecture, not the model type: BLIP's captioning models share the type "blip".
-_FAMILIES = {
-    "BlipForQuestionAnswering": (BlipForQuestionAnswering, Blip),
-    "LlavaForConditionalGeneration": (LlavaForConditionalGeneration, Llava),
-}
 
-
-def load_model(
+def read_model(
     name: str | Path,
     device: str | None = None,
     dtype: torch.dtype | None = None,
     attention: Literal["eager", "sdpa"] = "eager",
     quantization: Literal["nf4"] | None = None,
 ) -> VLM:
-    """Load a vision-language model behind the library's interface.
+    """A checkpoint behind its family's adapter; see `notice_lib.load_model`, which also lets it
+    prove itself.
 
-    Args:
-        name: "blip-mini", "llava-mini" or "blip-mini-noise" (they travel with the library), a local
-            folder, or a hub id: "Salesforce/blip-vqa-base", "Salesforce/blip-vqa-capfilt-large",
-            "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf", or another decoder-only model
-            of `AutoModelForImageTextToText` (LLaVA-NeXT, Qwen2-VL, SmolVLM, Gemma 3, ...).
-        device: "cpu", "cuda", ...; None takes a GPU where there is one. "auto" spreads a model that
-            is larger than one GPU over all of them (accelerate's device map).
-        dtype: None takes float32 on a CPU and the checkpoint's own on a GPU.
-        attention: "eager" returns attention maps; "sdpa" is faster where images have many tokens,
-            for LLaVA (BLIP's text has eager attention only).
-        quantization: "nf4" keeps the weights of linear layers in 4 bits and computes in bfloat16,
-            as the published code does for LLaVA. Needs bitsandbytes and a GPU.
-
-    Models beyond BLIP and LLaVA get the generic adapter. What it does not understand is refused
-    before weights are read; what it does proves itself on a random image, which takes about twelve
-    forwards of the model (`notice_lib.patching.verify`).
+    What the generic adapter does not understand is refused before weights are read.
 
     Raises:
-        NoticeError: there is no such checkpoint, its family is not supported or fails its
-            self-check, it does not fit on the GPUs, or 4-bit weights cannot be had here or of it.
+        NoticeError: there is no such checkpoint, its family is not supported, it does not fit on
+            the GPUs, or 4-bit weights cannot be had here or of it.
     """
     source = str(data_dir() / "checkpoints" / name) if name in EMBEDDED else str(name)
     if device is None:
@@ -69,33 +51,36 @@ def load_model(
     if dtype is None:
         on_cpu = device == "cpu" or not torch.cuda.is_available()
         dtype = torch.float32 if on_cpu else "auto"
-    try:
+    with step(name, "reading its configuration"):
         # Else transformers would ask whether to run code that the checkpoint brings along.
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _no_checkpoint(name, error) from None
-    model_class, adapter = _family(config, name)
-    if quantization and adapter is Blip:
+        try:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise _no_checkpoint(name, error) from None
+    model_class = _model_class(config, name)
+    if quantization and model_class is BlipForQuestionAnswering:
         raise NoticeError(
             f"{str(name)!r} is a BLIP, which is small and whose engine reads its weights directly: "
             "load it without quantization."
         )
     placement = _placement(device, quantization)
-    try:
-        # Safetensors, since a pickled checkpoint can run code.
-        model, told = model_class.from_pretrained(
-            source,
-            output_loading_info=True,
-            dtype=dtype,
-            attn_implementation=attention,
-            use_safetensors=True,
-            **placement,
-        )
+    with step(name, "reading its processor"):
         processor = _processor(source, name)
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, RuntimeError, SafetensorError) as error:  # missing, of other shapes, cut off
-        raise _no_checkpoint(name, error) from None
+    with step(name, "reading its weights"):
+        try:
+            # Safetensors, since a pickled checkpoint can run code.
+            model, told = model_class.from_pretrained(
+                source,
+                output_loading_info=True,
+                dtype=dtype,
+                attn_implementation=attention,
+                use_safetensors=True,
+                **placement,
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, RuntimeError, SafetensorError) as error:  # missing, other shapes, cut off
+            raise _no_checkpoint(name, error) from None
     if told["missing_keys"]:
         raise NoticeError(
             f"{str(name)!r} lacks weights, which would be random: "
@@ -104,24 +89,58 @@ def load_model(
     if not placement:
         model = model.to(device)
     _refuse_offloading(model, name)
-    loaded = adapter(model, processor, str(name))
-    if adapter is DecoderOnly:
-        # Here, since what runs models is imported after them.
-        from ..patching.self_check import verify
-
-        verify(loaded)
-    return loaded
+    with step(name, "reading a blank image"):
+        return _adapter(model)(model, processor, str(name))
 
 
-def _family(config: PreTrainedConfig, name: str | Path):
-    """(model class, adapter) of a checkpoint's architecture.
+@contextmanager
+def step(name: str | Path, doing: str) -> Iterator[None]:
+    """Within this block, whatever a processor, a configuration or a model raises becomes one error
+    that tells the model, the step, and the cause in full."""
+    try:
+        yield
+    except (NoticeError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # Constructors and processors raise arbitrary exceptions.
+        raise NoticeError(
+            f"{str(name)!r} failed while {doing}. {type(error).__name__}: {error}\n{_remedy(error)}"
+        ) from error
 
-    The generic adapter looks at the model without weights first, so that what it does not
-    understand costs nothing.
+
+def _remedy(error: Exception) -> str:
+    """What can be done about an error of a processor or model."""
+    text = str(error)
+    if isinstance(error, ImportError):
+        return "Install the package that is named, and load it again."
+    if "patch_size" in text or "NoneType" in text:
+        return (
+            "Its processor_config.json is older than this version of transformers and lacks "
+            "settings such as patch_size and vision_feature_select_strategy: take a newer revision "
+            "of the checkpoint, or copy them from config.json (vision_config.patch_size)."
+        )
+    return (
+        "If its files are complete, this version of transformers does not run it: try the version "
+        "that its model card names."
+    )
+
+
+def _adapter(model: torch.nn.Module) -> type[VLM]:
+    if isinstance(model, BlipForQuestionAnswering):
+        return Blip
+    if isinstance(model, LlavaForConditionalGeneration) and Llava.understands(model):
+        return Llava
+    return DecoderOnly
+
+
+def _model_class(config: PreTrainedConfig, name: str | Path) -> type[torch.nn.Module]:
+    """The class of a checkpoint's architecture.
+
+    A model without weights is looked at first, so that what no adapter understands costs nothing.
     """
     architecture = (config.architectures or [config.model_type])[0]
-    if architecture in _FAMILIES:
-        return _FAMILIES[architecture]
+    if architecture == BlipForQuestionAnswering.__name__:
+        # The architecture, not the model type: BLIP's captioning models share the type "blip".
+        return BlipForQuestionAnswering
     try:
         shell = _shell(config)
         if type(shell).__name__ != architecture:
@@ -130,11 +149,11 @@ def _family(config: PreTrainedConfig, name: str | Path):
     except NoticeError as error:
         why = str(error).splitlines()[0]
         raise NoticeError(
-            f"{str(name)!r} is a {architecture}; supported are {', '.join(_FAMILIES)}, and models "
-            "of AutoModelForImageTextToText that are decoders with the image among their tokens. "
-            f"Here: {why}"
+            f"{str(name)!r} is a {architecture}; supported are BlipForQuestionAnswering and models "
+            "of AutoModelForImageTextToText that are decoders with the image among their tokens "
+            f"(LLaVA, Qwen2-VL, Gemma 3, ...). Here: {why}"
         ) from None
-    return type(shell), DecoderOnly
+    return type(shell)
 
 
 def _shell(config: PreTrainedConfig) -> torch.nn.Module:
@@ -161,7 +180,7 @@ def _processor(source: str, name: str | Path):
                 f"which reads videos: pip install torchvision. transformers says: {error}"
             ) from None
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    except ValueError as error:  # e.g. it would need code that the checkpoint brings along
+    except (OSError, ValueError) as error:  # missing, or code that the checkpoint brings along
         raise _no_checkpoint(name, error) from None
     if getattr(processor, "image_processor", None) is None:
         raise NoticeError(
@@ -203,7 +222,8 @@ def _placement(device: str, quantization: str | None) -> dict:
 def _refuse_offloading(model: torch.nn.Module, name: str | Path) -> None:
     """Weights that wait in main memory or on disk are not there when single modules are called."""
     places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
-    if torch.cuda.is_available() and places & {"cpu", "disk"}:
+    elsewhere = torch.cuda.is_available() and places & {"cpu", "disk"}
+    if elsewhere or any(weights.device.type == "meta" for weights in model.parameters()):
         raise NoticeError(
             f"{str(name)!r} does not fit on the GPUs here: parts of it would be kept elsewhere "
             f"({', '.join(sorted(places))}). Use quantization='nf4', a smaller dtype or more GPUs."

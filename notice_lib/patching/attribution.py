@@ -1,6 +1,6 @@
 """Attribution patching: the effects of all sites at once, to first order.
 
-An engine, like `plain.patch`, whose scores of patched runs are estimates:
+An engine, like `reference.patch`, whose scores of patched runs are estimates:
 
     score(patched) = score(base) + gradient of the score at the base run
                                    . (source activation - base activation)
@@ -24,7 +24,7 @@ from ..models.answers import SCORES, score
 from ..models.base import VLM, AnswerTokens, Inputs, hook
 from .jobs import NO_SCORES, Activations, Job, Outcome, measures
 from .metrics import effects
-from .plain import columns, record
+from .reference import columns, record
 from .sites import Patch, PlacedSite
 from .table import PATCHED_DTYPES, Sweep
 

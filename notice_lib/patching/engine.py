@@ -1,68 +1,91 @@
-"""The fast way: the same numbers as `plain`, without computing the same thing twice."""
+"""The engine: the same numbers as the reference, without computing the same thing twice."""
 
-import warnings
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 
+from ..errors import NoticeError
 from ..models.base import VLM, Inputs
-from . import fast_blip, fast_decoder, fast_llava
+from ..models.blip import Blip
+from ..models.decoder import DecoderOnly
+from . import blip_plan, decoder_plan, reference
 from .jobs import Job, Outcome
-from .resume import entry
+from .memory import Budget
 
-_PATCH_GROUP = {
-    "blip": fast_blip.patch_group,
-    "llava": fast_llava.patch_group,
-    "decoder": fast_decoder.patch_group,
-}
+_PLANS = {Blip: blip_plan, DecoderOnly: decoder_plan}
 
-MAX_ROWS = 4096
+MAX_TOKENS = 4096
 """Tokens of patched runs that are computed at once, unless told otherwise."""
 
-_fits: dict[str, int] = {}  # device -> rows, where less than MAX_ROWS turned out to fit
 
-
-def patch(model: VLM, jobs: Sequence[Job], max_rows: int | None = None) -> list[Outcome]:
+def patch(model: VLM, jobs: Sequence[Job], max_tokens: int | None = None) -> list[Outcome]:
     """Every patch of every job; the outcomes in the jobs' order.
 
-    Jobs of the same prompt length and patches run together, which is what makes small models fast.
+    Jobs of one layout with the same patches run together, which is what makes small models fast. A
+    model that was loaded with engine="reference" is patched by the reference.
 
     Args:
-        max_rows: bounds memory, whatever the number of patches and jobs; results do not depend on
-            it beyond rounding. Where it does not fit it is halved, with a warning, and remembered
-            for the next call. None takes `MAX_ROWS`, or what was found to fit.
+        max_tokens: bounds memory, whatever the number of patches and jobs; results do not depend on
+            it beyond rounding. A chunk that does not fit is halved, with a warning, and what did
+            fit is remembered for the next call. None takes `MAX_TOKENS`, or what was found to fit.
+
+    Raises:
+        NoticeError: the model's class has no plan, or does something that its plan does not know.
     """
-    device = str(model.device)
-    rows = max_rows or _fits.get(device, MAX_ROWS)
-    while True:
-        try:
-            return _patch(model, jobs, rows)
-        except torch.OutOfMemoryError:
-            if rows < 2:
-                raise
-            rows //= 2
-            _fits[device] = rows
-            warnings.warn(
-                f"Out of memory: going on with {rows} tokens at a time. "
-                "Pass max_rows to start there.",
-                stacklevel=2,
-            )
-
-
-def _patch(model: VLM, jobs: Sequence[Job], max_rows: int) -> list[Outcome]:
-    groups: dict[tuple, list[int]] = {}
+    if model.engine == "reference":
+        return reference.patch(model, jobs)
+    budget = Budget(max_tokens or model.fitting_tokens or MAX_TOKENS)
+    asked, plan = budget.tokens, _plan(model)
+    groups: dict[Hashable, list[int]] = {}
     for i, job in enumerate(jobs):
-        given = not isinstance(job.source, Inputs)
-        groups.setdefault((len(job.base), job.answer.prefix, given, job.patches), []).append(i)
+        groups.setdefault(_kind(job), []).append(i)
     outcomes: list[Outcome | None] = [None] * len(jobs)
-    for (length, _, _, patches), group in groups.items():
-        # As many pairs at once as one layer's runs leave room for: only small models gain by it.
-        together = max(Counter(entry(model, patch) for patch in patches).values(), default=1)
-        size = max(1, max_rows // (length * together))
-        for start in range(0, len(group), size):
-            chunk = group[start : start + size]
-            found = _PATCH_GROUP[model.family](model, [jobs[i] for i in chunk], max_rows)
-            for i, outcome in zip(chunk, found, strict=True):
-                outcomes[i] = outcome
+    with model.lock:
+        for group in groups.values():
+            # As many pairs at once as leave room for one layer's runs: small models gain by it.
+            size = max(1, budget.tokens // plan.tokens_of(model, jobs[group[0]]))
+            for start in range(0, len(group), size):
+                chunk = group[start : start + size]
+                found = _patch_group(plan, model, [jobs[i] for i in chunk], budget)
+                for i, outcome in zip(chunk, found, strict=True):
+                    outcomes[i] = outcome
+    if budget.tokens < asked:
+        model.fitting_tokens = budget.tokens
     return outcomes
+
+
+def tokens_of(model: VLM, job: Job) -> int:
+    """Tokens of one job's patched runs that are computed at once."""
+    return _plan(model).tokens_of(model, job)
+
+
+def _kind(job: Job) -> Hashable:
+    """What jobs must share to run together."""
+    given = not isinstance(job.source, Inputs)
+    return job.base.layout, job.answer.prefix, given, job.patches
+
+
+def _patch_group(plan, model: VLM, jobs: Sequence[Job], budget: Budget) -> list[Outcome]:
+    """The outcomes of jobs of one kind, in halves where all of them do not fit."""
+    try:
+        return plan.patch_group(model, jobs, budget)
+    except torch.OutOfMemoryError:
+        if len(jobs) < 2:
+            raise
+    budget.halve()
+    middle = len(jobs) // 2
+    return [
+        outcome
+        for half in (jobs[:middle], jobs[middle:])
+        for outcome in _patch_group(plan, model, half, budget)
+    ]
+
+
+def _plan(model: VLM):
+    for adapter, plan in _PLANS.items():
+        if isinstance(model, adapter):
+            return plan
+    raise NoticeError(
+        f"{type(model).__name__} has no plan for the fast engine. Patch it by the reference: set "
+        'its attribute engine to "reference".'
+    )

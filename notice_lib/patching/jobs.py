@@ -33,12 +33,11 @@ class Job:
     answer: AnswerTokens
 
     def __post_init__(self):
-        if isinstance(self.source, Inputs) and self.source.image_tokens != self.base.image_tokens:
+        if isinstance(self.source, Inputs) and self.source.layout != self.base.layout:
             raise NoticeError(
-                f"One run has {len(self.base)} tokens, {sum(self.base.image_tokens)} of them the "
-                f"image's, the other {len(self.source)} and {sum(self.source.image_tokens)}, so "
-                "their positions do not correspond. Some models make as many tokens of an image as "
-                "its size asks for: give both images one size."
+                f"The two runs' tokens do not correspond: one has {_told(self.base)}, the other "
+                f"{_told(self.source)}. Some models lay out an image's tokens by its size: give "
+                "both images one size. Prompts need the same number of tokens."
             )
 
     @property
@@ -74,3 +73,14 @@ def measures(name: str):
 
 NO_SCORES = torch.full((4,), float("nan"), dtype=torch.float64)
 """Of a source that is no run."""
+
+
+def _told(run: Inputs) -> str:
+    """What an error says of a run's layout."""
+    shapes = {
+        name: value.flatten().tolist()
+        for name, value in run.extra.items()
+        if value.numel() <= 8 and not value.is_floating_point()
+    }
+    told = f"{len(run)} tokens, {sum(run.image_tokens)} of them the image's"
+    return told + "".join(f", {name} {values}" for name, values in shapes.items())

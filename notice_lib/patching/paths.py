@@ -29,7 +29,7 @@ from ..models.answers import score
 from ..models.base import VLM, hook
 from ..pairs import PairSet
 from .jobs import Activations, Job, Outcome, measures
-from .plain import columns, patched_logits, record
+from .reference import columns, patched_logits, record
 from .runs import Corruption
 from .sites import Circuit, Patch, Site, singles
 from .sweeps import Direction, sweep

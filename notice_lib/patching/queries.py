@@ -16,21 +16,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from copy import copy
 
-import torch
-
-from ..errors import NoticeError
 from ..models.answers import score
-from ..models.base import VLM, HookPoint, hook
-from . import attribution, plain
+from ..models.base import VLM, hook
+from . import attribution, reference
 from .jobs import Activations, Job, Outcome, measures
 from .paths import frozen, frozen_points
-from .plain import record
+from .reference import record
 
 
 @measures("queries")
 def patch(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
     """The exact effects: `sweep(..., patch=queries.patch)`."""
-    return plain.patch(_view(model), jobs)
+    return reference.patch(_view(model), jobs)
 
 
 @measures("attribution of queries")
@@ -71,31 +68,5 @@ def _replaced(model: VLM, activations: Activations) -> ExitStack:
 def _view(model: VLM) -> VLM:
     """The same model, but an attention's hook point is its queries."""
     view = copy(model)
-    view._hook_point = lambda component, layer: _query(model, component, layer)
+    view._hook_point = model.query_point
     return view
-
-
-def _query(model: VLM, component: str, layer: int) -> HookPoint:
-    if component not in ("self_attention", "cross_attention"):
-        raise NoticeError(
-            f"The component {component!r} has no queries here: take self_attention or "
-            "cross_attention."
-        )
-    return HookPoint(_projection(model, component, layer), "output", per_head=True)
-
-
-def _projection(model: VLM, component: str, layer: int) -> torch.nn.Module:
-    """The linear map that makes a layer's queries; head h's are the h-th of n_heads slices."""
-    if model.family == "llava":
-        return model.model.model.language_model.layers[layer].self_attn.q_proj
-    if model.family == "decoder":
-        attention = model.text.attentions[layer]
-        if not hasattr(attention, "q_proj"):
-            raise NoticeError(
-                f"{type(attention).__name__} of {model.name} has no q_proj of its own, so its "
-                "queries cannot be patched."
-            )
-        return attention.q_proj
-    block = model.model.text_encoder.encoder.layer[layer]
-    attention = block.attention if component == "self_attention" else block.crossattention
-    return attention.self.query

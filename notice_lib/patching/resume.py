@@ -1,22 +1,24 @@
-"""What the fast engines of both families share: where a patched run may start, and writing into a
-batch of runs.
+"""What the plans of both families share: where a patched run may start, and writing into a batch
+of runs.
 
 A patched run differs from its base run only from its lowest patched layer on: its *entry*. Shapes:
 P pairs, n patched runs of each, T tokens, width W.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 
 from ..models.base import VLM, Inputs, hook
 from .jobs import Activations
-from .plain import columns
 from .sites import Patch
 
 Entry = tuple[str, int]
 """(stack, layer)"""
+
+RowOf = Callable[[int, int], int]
+"""(run, token) -> the row of a batch in which a run carries a token."""
 
 
 def entry(model: VLM, patch: Patch) -> Entry:
@@ -53,8 +55,8 @@ class Writes:
 
     Args:
         source: (P, T, W) each.
-        first: in which row of the batch each run's token 0 stands in the text stack, or would
-            stand if the batch carried it; by default the runs are whole and side by side.
+        row_of: where a run's tokens stand in batches of the text stack; by default the runs are
+            whole and side by side, as they are in the other stacks.
     """
 
     def __init__(
@@ -62,9 +64,9 @@ class Writes:
         model: VLM,
         patches: Sequence[Patch],
         source: Activations,
-        first: Sequence[int] | None = None,
+        row_of: RowOf | None = None,
     ):
-        self.model, self.patches, self.source, self.first = model, patches, source, first
+        self.model, self.patches, self.source, self.row_of = model, patches, source, row_of
         self.points = {(site.component, site.layer) for patch in patches for site in patch.sites}
 
     def __call__(self, component: str, layer: int, x: torch.Tensor) -> torch.Tensor:
@@ -74,20 +76,40 @@ class Writes:
         """
         if (component, layer) not in self.points:
             return x
-        given = self.source[component, layer]
-        x = x.clone()
-        rows = x.view(len(given), -1, x.shape[-1])
-        first = self.first if component in self.model.components else None
-        if first is None:
-            length = rows.shape[1] // len(self.patches)
-            first = [run * length for run in range(len(self.patches))]
-        for patch, start in zip(self.patches, first, strict=True):
-            for site in patch.sites:
-                if (site.component, site.layer) == (component, layer):
-                    width = columns(self.model, site, x.shape[-1])
-                    at = [start + position for position in site.positions]
-                    rows[:, at, width] = given[:, list(site.positions), width]
+        given = self.source[component, layer].to(x.device)
+        x = x.clone(memory_format=torch.contiguous_format)
+        batch = x.view(len(given), -1, x.shape[-1])
+        row_of = self.row_of if component in self.model.components else None
+        if row_of is None:
+            length = batch.shape[1] // len(self.patches)
+            row_of = lambda run, token: run * length + token  # noqa: E731
+        rows, tokens, heads = self._cells(component, layer, row_of)
+        new = given[:, tokens]
+        if not all(map(all, heads)):
+            written = torch.tensor(heads, device=x.device)
+            written = written.repeat_interleave(x.shape[-1] // written.shape[1], 1)
+            new = torch.where(written, new, batch[:, rows])
+        batch[:, rows] = new
         return x
+
+    def _cells(self, component: str, layer: int, row_of: RowOf):
+        """The rows that are written, each one's token, and which of its heads (of all where the
+        whole module is)."""
+        n_heads = self.model.stacks[self.model.stack_of(component)].n_heads
+        tokens: dict[int, int] = {}
+        heads: dict[int, list[bool]] = {}
+        for run, patch in enumerate(self.patches):
+            for site in patch.sites:
+                if (site.component, site.layer) != (component, layer):
+                    continue
+                for token in site.positions:
+                    row = row_of(run, token)
+                    tokens[row] = token
+                    own = heads.setdefault(row, [False] * n_heads)
+                    own[slice(None) if site.head is None else slice(site.head, site.head + 1)] = [
+                        True
+                    ] * (n_heads if site.head is None else 1)
+        return list(tokens), list(tokens.values()), list(heads.values())
 
     @contextmanager
     def hooked(self, stack: str) -> Iterator[None]:
@@ -96,13 +118,14 @@ class Writes:
             for component, layer in self.points:
                 if self.model.stack_of(component) == stack:
                     point = self.model.hook_point(component, layer)
-                    write = _bound(self, component, layer)
-                    hooks.enter_context(hook(point.module, point.on, write))
+                    hooks.enter_context(
+                        hook(point.module, point.on, _bound(self, component, layer))
+                    )
             yield
 
 
 def _bound(writes: Writes, component: str, layer: int):
-    return lambda activation: writes(component, layer, activation.contiguous())
+    return lambda activation: writes(component, layer, activation)
 
 
 def tower_inputs(model: VLM, patches: Sequence[Patch]) -> Mapping[Entry, torch.nn.Module]:
@@ -119,7 +142,7 @@ def run_tower(
     """(P n, image tokens, D) image states of patched runs that start at a layer of the tower.
 
     Args:
-        hidden: (P, 1 + patches, D_v), the base runs' inputs of that layer.
+        hidden: (P, class token + patches, D_v), the base runs' inputs of that layer.
     """
     n = len(writes.patches)
     hidden = hidden.repeat_interleave(n, 0)

@@ -14,7 +14,7 @@ from ..errors import NoticeError
 from ..models.base import VLM, AnswerTokens, Inputs
 from ..pairs import PairSet, SemanticPair
 from .jobs import Activations
-from .plain import record
+from .reference import record
 from .sites import REGIONS, Circuit, Roles, Site, singles, stack_roles
 
 Corruption = Literal["image", "text"] | GaussianNoise

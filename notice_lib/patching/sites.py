@@ -135,7 +135,8 @@ def _check_site(model: VLM, site: Site) -> None:
     point = model.hook_point(site.component, site.layer)
     heads = model.stacks[model.stack_of(site.component)].n_heads
     if site.head is not None and not point.per_head:
-        raise NoticeError(f"{site}: the component {site.component!r} has no heads.")
+        why = getattr(model, "no_heads", "") if site.component.endswith("attention") else ""
+        raise NoticeError(f"{site}: {why or f'the component {site.component!r} has no heads.'}")
     if site.head is not None and not 0 <= site.head < heads:
         raise NoticeError(f"{site}: heads are 0 to {heads - 1}.")
     if isinstance(site.position, str):

@@ -71,8 +71,8 @@ def sweep(
             and must share the folder.
         strict: raise for the first pair that cannot be run. Otherwise such pairs are left out,
             listed in `skipped` with the reason, and counted in a warning.
-        patch: the engine; `notice_lib.patching.plain.patch` is the slow and obvious one. One whose
-            numbers are something else says so by `jobs.measures`.
+        patch: the engine; `notice_lib.patching.reference.patch` is the slow and obvious one. One
+            whose numbers are something else says so by `jobs.measures`.
 
     Raises:
         NoticeError: a site that the model does not have; a folder of another sweep; no pair that
@@ -178,6 +178,7 @@ def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], patch
         "sites": len(sites),
         "sites_fingerprint": fingerprint.of_sites(sites),
         "measures": getattr(patch, "measures", "patched runs"),
+        "self_check": "passed" if model.checked else "skipped",
         "schema": SCHEMA,
     } | ({"masks_fingerprint": fingerprint.of_masks(pairs)} if by_masks else {})
 
@@ -246,7 +247,8 @@ def _run(model, shard, prepare: Prepare, settings, strict, patch) -> Sweep:
             if strict:
                 raise
             skipped.append({"pair_id": pair.pair_id, "reason": str(error)})
-    outcomes = patch(model, [job for job, _ in prepared])
+    with model.lock:
+        outcomes = patch(model, [job for job, _ in prepared])
     patched, runs = [], []
     for (job, known), outcome in zip(prepared, outcomes, strict=True):
         patched += _patched_rows(known, job, outcome)

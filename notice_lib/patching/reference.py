@@ -1,4 +1,4 @@
-"""Activation patching the plain way: one full forward per patched run, with hooks.
+"""The reference: activation patching by one full forward per patched run, with hooks.
 
 Slow and obvious: the oracle that any faster engine must equal.
 """
@@ -44,7 +44,7 @@ def record(
     Returns:
         (vocabulary,) answer logits, and the activations of the components and layers in `points`.
     """
-    with watch({point: model.hook_point(*point) for point in points}) as activations:
+    with model.lock, watch({at: model.hook_point(*at) for at in points}) as activations:
         return model.logits(inputs, prefix), activations
 
 
@@ -64,6 +64,7 @@ def patched_logits(
     """
     fired = set()
     with ExitStack() as stack:
+        stack.enter_context(model.lock)
         for site in sites:
 
             def write(activation, site=site):

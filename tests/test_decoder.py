@@ -14,10 +14,20 @@ from tiny_vlms import FAMILIES, SIDE, pictures, qwen3_vl, tiny
 from notice_lib import NoticeError, Site, ablate, load_pairs, site_grid, sweep, verify
 from notice_lib.corruption import GaussianNoise
 from notice_lib.models.base import AnswerTokens
-from notice_lib.models.decoder_only import DecoderOnly, square_side
+from notice_lib.models.decoder import DecoderOnly, square_side
 from notice_lib.models.llava import Llava
-from notice_lib.patching import Circuit, Patch, PlacedSite, engine, fast_decoder, place, plain
+from notice_lib.patching import (
+    Circuit,
+    Patch,
+    PlacedSite,
+    engine,
+    place,
+    recorded,
+    reference,
+)
+from notice_lib.patching.double import DoublePrecision
 from notice_lib.patching.jobs import Job
+from notice_lib.patching.packed import Base, Mask
 
 PROMPT = "Is the dog or the goat on the box?"
 OTHER = "Is the pig or the duck on the box?"
@@ -26,11 +36,9 @@ EVERY = pytest.mark.parametrize("family", FAMILIES)
 
 
 @pytest.fixture
-def exact(monkeypatch):
-    """float64 throughout: Hugging Face's norms and softmaxes go down to float32 on the way, where a
-    difference in the last bit of float64 now and then becomes one of 1e-9."""
-    monkeypatch.setattr(torch, "float32", torch.float64)
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+def exact():
+    with DoublePrecision():
+        yield
 
 
 @cache
@@ -70,7 +78,7 @@ def test_the_engine_is_the_plain_way(family, attention, corruption, exact):
     clean, corrupt = runs(model, corruption)
     answer = AnswerTokens((40, 41), 30, 31) if corruption == "text" else ANSWER
     job = Job(corrupt, clean, some_patches(model, clean), answer)
-    (slow,), (fast,) = plain.patch(model, [job]), engine.patch(model, [job], max_rows=200)
+    (slow,), (fast,) = reference.patch(model, [job]), engine.patch(model, [job], max_tokens=200)
     assert largest(slow, fast) <= 1e-10
     assert (slow.patched - slow.base)[:, :2].abs().max() > 1e-3
 
@@ -81,10 +89,10 @@ def test_given_activations_are_written_as_they_are(family, exact):
     clean, _ = runs(model, "image")
     patches = some_patches(model, clean, n=6, seed=1)
     points = {(site.component, site.layer) for patch in patches for site in patch.sites}
-    _, own = plain.record(model, clean, points)
+    _, own = reference.record(model, clean, points)
     zeros = {point: torch.zeros_like(values) for point, values in own.items()}
     job = Job(clean, zeros, patches, ANSWER)
-    (slow,), (fast,) = plain.patch(model, [job]), engine.patch(model, [job])
+    (slow,), (fast,) = reference.patch(model, [job]), engine.patch(model, [job])
     assert (slow.patched - fast.patched).abs().max() <= 1e-10
     (same,) = engine.patch(model, [Job(clean, own, patches, ANSWER)])
     assert torch.equal(same.patched, same.base.expand_as(same.patched))
@@ -102,10 +110,10 @@ def test_the_whole_layer_output_carries_the_clean_run(family, exact):
 
 
 def computed(model, position, answer=ANSWER):
-    """How many tokens the engine computes for a patch of one token in layer 0."""
+    """How many tokens the engine computes in layer 1 for a patch of one token in layer 0."""
     clean = model.inputs(pictures()[0], PROMPT)
     site = PlacedSite("layer_output", 0, None, (position,), "")
-    _, own = plain.record(model, clean, [("layer_output", 0)], answer.prefix)
+    _, own = reference.record(model, clean, [("layer_output", 0)], answer.prefix)
     zeros = {point: torch.zeros_like(values) for point, values in own.items()}
     rows = []
     handle = model.text.layers[1].register_forward_pre_hook(
@@ -153,45 +161,49 @@ def test_where_runs_may_start_is_read_from_the_masks_of_all_layers_above():
     block = causal.clone()
     block[2:4, 2:4] = True
     window = torch.where(causal.triu(-1), 0.0, torch.finfo(torch.float32).min)
-    calls = [fast_decoder.Call(causal, {}, mask[None, None]) for mask in (causal, block, window)]
-    found = [starts.nonzero().flatten().tolist() for starts in fast_decoder._starts(calls)]
-    assert found == [[0, 1, 2, 4, 5], [0, 1, 2, 4, 5], [0, 1, 2, 3, 4, 5]]
+    layers = [
+        recorded.LayerRun(None, None, None, None, {}, Base(None, None, Mask.of(m), None, None))
+        for m in (causal[None, None], block[None, None], window[None, None])
+    ]
+    found = recorded._starts(build("llava"), layers)
+    assert found == [[0, 1, 2, 2, 4, 5], [0, 1, 2, 2, 4, 5], [0, 1, 2, 3, 4, 5]]
 
 
 @EVERY
 def test_every_family_passes_its_self_check(family):
     found = verify(build(family, torch.float32))
-    assert found.difference < found.allowed < found.effect
+    assert found.proving == found.sites == 7 and found.layers and not found.unproved
+    assert found.difference < 1e-4 < found.effect
 
 
 @pytest.mark.parametrize("family", ["paligemma", "gemma3"])
 def test_the_self_check_sees_a_prefix_that_must_not_be_shared(family, monkeypatch):
     model = build(family, torch.float32)
     monkeypatch.setattr(
-        fast_decoder, "_closed", lambda mask: torch.ones(mask.shape[-1], dtype=torch.bool)
+        recorded, "closed", lambda mask: torch.ones(mask.hidden.shape[-1], dtype=torch.bool)
     )
     with pytest.raises(NoticeError, match=r"failed its self-check: .* differ by 0\.\d+ between"):
         verify(model)
 
 
 def test_the_self_check_sees_wrong_positions(monkeypatch):
-    model, cut = build("qwen2_vl", torch.float32), fast_decoder._cut
+    model, rows = build("qwen2_vl", torch.float32), recorded._rows
 
-    def shifted(name, value, start):
-        found = cut(name, value, start)
+    def shifted(name, value, tokens):
+        found = rows(name, value, tokens)
         rotary = name == "position_embeddings"
         return tuple(part.roll(1, -2) for part in found) if rotary else found
 
-    monkeypatch.setattr(fast_decoder, "_cut", shifted)
+    monkeypatch.setattr(recorded, "_rows", shifted)
     with pytest.raises(NoticeError, match="failed its self-check"):
         verify(model)
 
 
-def test_the_self_check_sees_what_is_not_the_heads():
+def test_the_self_check_sees_a_component_that_is_not_behind_attention():
     model = copy(build("llava", torch.float32))
     queries = tuple(attention.q_proj for attention in model.text.attentions)
     model.text = replace(model.text, projections=queries)
-    with pytest.raises(NoticeError, match="is not its 4 heads side by side"):
+    with pytest.raises(NoticeError, match="failed its self-check"):
         verify(model)
 
 
@@ -250,7 +262,7 @@ def test_pairs_go_through_a_sweep_and_an_ablation(family):
     for corruption in ("image", "text"):
         ways = [
             sweep(model, pairs, sites, corruption, strict=True, patch=way)
-            for way in (engine.patch, plain.patch)
+            for way in (engine.patch, reference.patch)
         ]
         fast, slow = (found.patched["logit_correct"].to_numpy() for found in ways)
         assert np.abs(fast - slow).max() < 1e-4
@@ -268,8 +280,8 @@ def test_regions_are_patches_of_a_square_block():
             changed.paste(other.resize((cell, cell)), box)
             embedded = []
             for picture in (image, changed):
-                run = fast_decoder.record(model, model.inputs(picture, PROMPT), [])
-                embedded.append(run.calls[0].input[0])
+                run = recorded.record(model, [model.inputs(picture, PROMPT)], [])
+                embedded.append(run.layers[0].input[0])
             tokens = [i for i, is_image in enumerate(model.inputs(image, PROMPT).image_tokens)
                       if is_image]  # fmt: skip
             moved = (embedded[0] - embedded[1]).norm(dim=-1)[tokens]
@@ -350,9 +362,25 @@ def test_a_tree_that_is_not_understood_is_refused(change, named):
 
 
 def test_a_last_step_that_is_not_known_is_refused():
-    """A soft cap in the configuration that the model does not apply."""
     found = tiny("llava", torch.float32)
-    model = DecoderOnly(found.model, found.processor, "capped")
-    model.model.config.text_config.final_logit_softcapping = 0.5
-    with pytest.raises(NoticeError, match="its logits differ by"):
+    model = DecoderOnly(found.model, found.processor, "sharpened")
+
+    def sharpen(module, args, output):
+        output.logits = 2 * output.logits
+        return output
+
+    found.model.register_forward_hook(sharpen)
+    with pytest.raises(NoticeError, match="its logits are not those"):
         verify(model)
+
+
+def test_a_soft_cap_that_the_model_does_not_apply_is_not_applied(exact):
+    """LLaVA ignores that of its text model's configuration, PaliGemma 2 does not."""
+    found = tiny("llava")
+    found.model.config.text_config.final_logit_softcapping = 3.0
+    loose = DecoderOnly(found.model, found.processor, "capped")
+    verify(loose)
+    states = 100 * torch.randn(3, 48, dtype=torch.float64)
+    for model, capped in ((loose, False), (build("paligemma2"), True)):
+        run = recorded.record(model, [model.inputs(pictures()[0], PROMPT)], [])
+        assert bool((run.unembed(states).abs() <= 3).all()) == capped

@@ -1,5 +1,6 @@
 """Any decoder-only vision-language model whose image becomes tokens of its sequence."""
 
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from inspect import signature
@@ -10,8 +11,8 @@ from PIL import Image
 from transformers.utils import ModelOutput
 
 from ..errors import NoticeError
+from ..prompts import Span
 from .base import VLM, HookPoint, Inputs, Stack
-from .llava import inside
 
 PROJECTIONS = ("o_proj", "out_proj", "wo", "dense")
 """What the families call the linear map behind an attention's heads."""
@@ -60,11 +61,19 @@ class DecoderOnly(VLM):
     """
 
     family = "decoder"
+    no_heads = ""
+    """Why heads cannot be patched one by one, where what enters the output projection is found not
+    to be the heads side by side."""
+    without_template = "{image}{prompt}"
+    """What a prompt becomes where the processor has no chat template."""
+    image_component = "self_attention"
+    class_tokens = 0
 
     def __init__(self, model: torch.nn.Module, processor=None, name: str = ""):
         self.name = name
         self.text = _text_model(model, name)
         self.image_token_id = _image_token_id(model.config, name)
+        self._forward_arguments = set(signature(model.forward).parameters)
         self._texts: dict[str, str] = {}
         super().__init__(model, processor, name)
 
@@ -84,39 +93,48 @@ class DecoderOnly(VLM):
                 f"its processor changes the prompt {prompt!r} before tokenizing it, so positions "
                 "cannot be told"
             )
-        names = set(signature(self.model.forward).parameters) & set(encoded)
+        names = self._forward_arguments & set(encoded)
         names -= {"input_ids", "pixel_values", "attention_mask", "labels"}  # Nothing is padded.
         return Inputs(
-            pixel_values=encoded["pixel_values"].to(self.device, self.dtype),
+            pixel_values=self._placed(encoded["pixel_values"]),
             input_ids=ids.to(self.device),
             spans=tuple(
-                None if image else inside(offset, start, len(prompt))
+                None if image else _inside(offset, start, len(prompt))
                 for image, offset in zip(is_image, heard.offsets, strict=True)
             ),
             tokens=tuple(self.processor.tokenizer.convert_ids_to_tokens(ids[0].tolist())),
             image_tokens=tuple(is_image),
-            extra={name: encoded[name].to(self.device) for name in sorted(names)},
+            extra={name: self._placed(encoded[name]) for name in sorted(names)},
         )
+
+    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
     @torch.no_grad()
     def logits(self, inputs: Inputs, prefix: tuple[int, ...] = ()) -> torch.Tensor:
-        ids = torch.cat([inputs.input_ids, inputs.input_ids.new_tensor([prefix])], dim=1).long()
-        extra = dict(inputs.extra)
+        return self.batch_logits([inputs], prefix)[0]
+
+    def batch_logits(self, runs: Sequence[Inputs], prefix: tuple[int, ...] = ()) -> torch.Tensor:
+        """(N, vocabulary) logits after `prefix`, of N runs of one layout in one forward."""
+        ids = torch.cat([run.input_ids for run in runs])
+        ids = torch.cat([ids, ids.new_tensor([prefix] * len(runs)).view(len(runs), -1)], dim=1)
+        extra = {name: torch.cat([run.extra[name] for run in runs]) for name in runs[0].extra}
         for _ in prefix:  # What the model says of each token: for these, as in its own generation.
             extra = self.model._update_model_kwargs_for_generation(ModelOutput(), extra)
-        with self.noise([inputs]):
+        if "logits_to_keep" in self._forward_arguments:
+            extra["logits_to_keep"] = 1
+        with self.lock, self.noise(runs):
             output = self.model(
-                input_ids=ids,
-                pixel_values=inputs.pixel_values,
+                input_ids=ids.long(),
+                pixel_values=torch.cat([run.pixel_values for run in runs]),
                 use_cache=False,
-                logits_to_keep=1,
                 **extra,
             )
-        return output.logits[0, -1]
+        return output.logits[:, -1]
 
     @torch.no_grad()
     def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
-        with self.noise([inputs]):
+        with self.lock, self.noise([inputs]):
             ids = self.model.generate(
                 input_ids=inputs.input_ids,
                 attention_mask=torch.ones_like(inputs.input_ids),
@@ -144,12 +162,54 @@ class DecoderOnly(VLM):
             )
         return both[len(before) :]
 
-    def unembed(self, states: torch.Tensor) -> torch.Tensor:
-        """(..., vocabulary) logits from the last layer's outputs (..., D)."""
+    def unembedding(
+        self, states: torch.Tensor, logits: torch.Tensor
+    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What makes logits (..., vocabulary) of the last layer's outputs (..., D); None if what is
+        known does not give the logits (N, vocabulary) that the model made of states (N, D).
+
+        A text model's configuration may speak of a scale or a soft cap that the model around it
+        does not apply, so it is found by trying.
+        """
+        raw, lowest = self._raw_logits(states).to(logits.device), torch.finfo(logits.dtype).min
+        never = (logits <= lowest).all(0)  # Words that a model does not write, whatever the state.
+        # Loose: one row of a product differs from many in the last bits. Else it is another step.
+        part = 0.02 if logits.element_size() < 4 else 1e-4
+        allowed = part * logits[:, ~never].abs().max()
+        for step in _last_steps(_text_config(self.model.config)):
+            if ((step(raw) - logits)[:, ~never].abs().max() <= allowed).item():
+                step = step if not never.any() else _silenced(step, never, lowest)
+                return lambda states: step(self._raw_logits(states))
+        return None
+
+    def _raw_logits(self, states: torch.Tensor) -> torch.Tensor:
         norm, head = self.text.norm, self.text.head
-        logits = head(norm(states.to(next(norm.parameters()).device)))
-        cap = getattr(_text_config(self.model.config), "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return head(norm(states.to(_device(norm, states))).to(_device(head, states)))
+
+    @property
+    def attention_modules(self) -> Sequence[torch.nn.Module]:
+        return self.text.attentions
+
+    def image_attention(self, weights: torch.Tensor, inputs: Inputs):
+        patches = weights[..., list(inputs.image_tokens)]
+        return patches, torch.zeros_like(patches[..., 0])
+
+    @property
+    def patches_point(self) -> HookPoint:
+        # Of a tower that is not known, what stands in place of the image's tokens.
+        return HookPoint(self.text.layers[0], "input", per_head=False)
+
+    def patch_states(self, states: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+        return states[list(inputs.image_tokens)]
+
+    def query_point(self, component: str, layer: int) -> HookPoint:
+        attention = self.text.attentions[layer]
+        if component != "self_attention" or not hasattr(attention, "q_proj"):
+            raise self._error(
+                f"{component} of {type(attention).__name__} has no q_proj of its own, so its "
+                "queries cannot be patched"
+            )
+        return HookPoint(attention.q_proj, "output", per_head=True)
 
     @property
     def tower_layers(self) -> torch.nn.ModuleList:
@@ -172,7 +232,7 @@ class DecoderOnly(VLM):
 
     def _text(self, prompt: str) -> str:
         if getattr(self.processor, "chat_template", None) is None:
-            return f"{self.processor.image_token}{prompt}"
+            return self.without_template.format(image=self.processor.image_token, prompt=prompt)
         message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
         return self.processor.apply_chat_template(
             [message], add_generation_prompt=True, tokenize=False
@@ -206,7 +266,7 @@ class DecoderOnly(VLM):
 
     def _hook_point(self, component: str, layer: int) -> HookPoint:
         if component == "self_attention":
-            return HookPoint(self.text.projections[layer], "input", per_head=True)
+            return HookPoint(self.text.projections[layer], "input", per_head=not self.no_heads)
         modules = self.text.mlps if component == "mlp" else self.text.layers
         return HookPoint(modules[layer], "output", per_head=False)
 
@@ -236,6 +296,31 @@ def square_side(image_tokens: tuple[bool, ...]) -> int:
     count, first = sum(image_tokens), image_tokens.index(True)
     square = isqrt(count) ** 2 == count and all(image_tokens[first : first + count])
     return isqrt(count) if square else 0
+
+
+def _device(module: torch.nn.Module, states: torch.Tensor) -> torch.device:
+    """A module's, or that of its input where it has no weights."""
+    weights = next(module.parameters(), None)
+    return states.device if weights is None else weights.device
+
+
+def _silenced(step, never: torch.Tensor, lowest: float):
+    """A last step that gives some words the lowest number."""
+    return lambda logits: step(logits).masked_fill(never.to(logits.device), lowest)
+
+
+def _last_steps(config) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """What may follow the head, by a text model's configuration; nothing first."""
+    yield lambda logits: logits
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap:
+        yield lambda logits: cap * torch.tanh(logits / cap)
+    scale = getattr(config, "logit_scale", None)
+    if scale:
+        yield lambda logits: scale * logits
+    divisor = getattr(config, "logits_scaling", None)
+    if divisor:
+        yield lambda logits: logits / divisor
 
 
 def _text_config(config):
@@ -280,8 +365,6 @@ def _text_model(model: torch.nn.Module, name: str) -> TextModel:
 
 def _parts(layer: torch.nn.Module, name: str):
     """A layer's attention, the attention's output projection, and the layer's MLP."""
-    if "past_key_values" not in signature(layer.forward).parameters:
-        raise _refusal(name, f"{type(layer).__name__} takes no past_key_values")
     children = dict(layer.named_children())
     attentions = [child for child in children.values() if "Attention" in type(child).__name__]
     others = [
@@ -327,3 +410,9 @@ def _refusal(name: str, why: str) -> NoticeError:
         "image becomes tokens of the sequence; the book's page on model families says how to write "
         "an adapter for others."
     )
+
+
+def _inside(offset: tuple[int, int], start: int, length: int) -> Span | None:
+    """A character range of the text as a range of the prompt; None outside of it."""
+    low, high = max(offset[0] - start, 0), min(offset[1] - start, length)
+    return (low, high) if low < high else None

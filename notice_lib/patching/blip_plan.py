@@ -16,8 +16,8 @@ to rounding. Shapes: P pairs of one prompt length T, n patched runs of each, k p
 heads of width d, hidden width D = H d.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -28,8 +28,9 @@ from ..models.answers import score
 from ..models.base import HookPoint, Inputs, watch
 from ..models.blip import Blip
 from .jobs import NO_SCORES, Activations, Job, Outcome
+from .memory import Budget
 from .resume import Entry, Writes, entry, run_tower, tower_inputs, unchanged
-from .sites import Patch, PlacedSite
+from .sites import PlacedSite
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 """(P, H, image tokens, d) each."""
@@ -69,13 +70,15 @@ class Run:
     activations: Activations
 
 
-@torch.no_grad()
-def patch_group(model: Blip, jobs: Sequence[Job], max_rows: int) -> list[Outcome]:
-    """The outcomes of jobs that have the same prompt length and the same patches.
+def tokens_of(model: Blip, job: Job) -> int:
+    """Tokens of one job's runs that are computed at once where none of its chunks is cut."""
+    together = Counter(entry(model, patch) for patch in job.patches)
+    return len(job.base) * max(together.values(), default=1)
 
-    Args:
-        max_rows: bound on the tokens of all runs that are computed at once.
-    """
+
+@torch.no_grad()
+def patch_group(model: Blip, jobs: Sequence[Job], budget: Budget) -> list[Outcome]:
+    """The outcomes of jobs that have the same prompt length and the same patches."""
     bases = [job.base for job in jobs]
     if isinstance(jobs[0].source, Inputs):
         base, source = _runs(model, jobs, bases, [job.source for job in jobs])
@@ -88,14 +91,18 @@ def patch_group(model: Blip, jobs: Sequence[Job], max_rows: int) -> list[Outcome
     patches = jobs[0].patches
     patched = torch.empty(len(jobs), len(patches), 4, dtype=torch.float64)
     same = unchanged(model, patches, base.activations, given)
-    rows, length = max_rows // len(jobs), len(bases[0])
-    chunks = (
-        (i, chunk, _run_chunk(model, jobs, base, given, chunk))
-        for i, chunk in _chunks(model, patches, same, rows, length)
-    )
-    for i, chunk, hidden in _joined(chunks, rows // length):
-        writes = Writes(model, chunk, given)
-        patched[:, i] = _patched_scores(model, hidden, writes, jobs)
+
+    def question(chunk: Sequence[int]) -> torch.Tensor:
+        return _run_chunk(model, jobs, base, given, [patches[i] for i in chunk])
+
+    chunks = ((chunk, budget.run(question, chunk)) for chunk in _chunks(model, jobs, same, budget))
+    for chunk, hidden in _joined(chunks, budget.tokens // (len(jobs) * len(bases[0]))):
+
+        def answer(part: Sequence[int], chunk=chunk, hidden=hidden) -> torch.Tensor:
+            writes = Writes(model, [patches[chunk[i]] for i in part], given)
+            return _patched_scores(model, hidden[:, part], writes, jobs)
+
+        patched[:, chunk] = budget.run(answer, range(len(chunk)))
     patched[:, same] = base_scores[:, None]
     return [Outcome(*outcome) for outcome in zip(base_scores, source_scores, patched, strict=True)]
 
@@ -207,9 +214,12 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torc
     return scaled_dot_product_attention(query, key, value)
 
 
-def _chunks(model: Blip, patches: Sequence[Patch], same, rows: int, length: int):
-    """(indices, patches) that resume together: of one entry; single sites of the question encoder
+def _chunks(
+    model: Blip, jobs: Sequence[Job], same: Sequence[bool], budget: Budget
+) -> Iterator[list[int]]:
+    """Indices of patches that resume together: of one entry; single sites of the question encoder
     with equally many patched tokens, since only their rows are computed there."""
+    patches, length = jobs[0].patches, len(jobs[0].base)
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, patch in enumerate(patches):
         if not same[i]:
@@ -218,16 +228,16 @@ def _chunks(model: Blip, patches: Sequence[Patch], same, rows: int, length: int)
             groups[start, len(first.positions) if alone else None].append(i)
     for ((stack, _), _), group in groups.items():
         tokens = length + (model.grid**2 + 1 if stack == "vision" else 0)
-        size = max(1, rows // tokens)
-        for start in range(0, len(group), size):
-            chunk = group[start : start + size]
-            yield chunk, [patches[i] for i in chunk]
+        start = 0
+        while start < len(group):
+            size = max(1, budget.tokens // (len(jobs) * tokens))
+            yield group[start : start + size]
+            start += size
 
 
-def _joined(chunks, runs: int):
-    """Chunks (indices, patches, hidden states) joined up to so many runs: larger products in the
-    decoder."""
-    waiting = []
+def _joined(chunks: Iterable[tuple[list[int], torch.Tensor]], runs: int):
+    """Chunks (indices, hidden states) joined up to so many runs: larger products in the decoder."""
+    waiting: list[tuple[list[int], torch.Tensor]] = []
     for chunk in chunks:
         if waiting and sum(len(other[0]) for other in waiting) + len(chunk[0]) > runs:
             yield _join_chunks(waiting)
@@ -237,9 +247,9 @@ def _joined(chunks, runs: int):
         yield _join_chunks(waiting)
 
 
-def _join_chunks(chunks):
-    indices, patches, hidden = zip(*chunks, strict=True)
-    return list(chain(*indices)), list(chain(*patches)), torch.cat(hidden, 1)
+def _join_chunks(chunks: Sequence[tuple[list[int], torch.Tensor]]):
+    indices, hidden = zip(*chunks, strict=True)
+    return list(chain(*indices)), torch.cat(hidden, 1)
 
 
 def _run_chunk(model: Blip, jobs, base: Run, source: Activations, patches) -> torch.Tensor:

@@ -1,0 +1,70 @@
+"""Loading a model, which proves itself before it is used."""
+
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from .errors import NoticeError
+from .models.base import VLM
+from .models.decoder import DecoderOnly
+from .models.load import read_model, step
+from .patching.self_check import check_heads, random_input, verify
+
+
+def load_model(
+    name: str | Path,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    attention: Literal["eager", "sdpa"] = "eager",
+    quantization: Literal["nf4"] | None = None,
+    engine: Literal["fast", "reference"] = "fast",
+    check: bool = True,
+) -> VLM:
+    """Load a vision-language model behind the library's interface.
+
+    Args:
+        name: "blip-mini", "llava-mini" or "blip-mini-noise" (they travel with the library), a local
+            folder, or a hub id: "Salesforce/blip-vqa-base", "Salesforce/blip-vqa-capfilt-large",
+            "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf", or another decoder-only model
+            of `AutoModelForImageTextToText` (LLaVA-NeXT, Qwen2-VL, SmolVLM, Gemma 3, ...).
+        device: "cpu", "cuda", ...; None takes a GPU where there is one. "auto" spreads a model that
+            is larger than one GPU over all of them (accelerate's device map).
+        dtype: None takes float32 on a CPU and the checkpoint's own on a GPU.
+        attention: "eager" returns attention maps; "sdpa" is faster where images have many tokens,
+            for LLaVA (BLIP's text has eager attention only).
+        quantization: "nf4" keeps the weights of linear layers in 4 bits and computes in bfloat16,
+            as the published code does for LLaVA. Needs bitsandbytes and a GPU.
+        engine: "fast", or "reference" for a model that the fast engine refuses: each patched run is
+            one full forward then.
+        check: whether the model proves itself on a random image (`notice_lib.verify`: about twelve
+            forwards, seconds for a small model). Sweeps say in their settings if it did not.
+
+    Raises:
+        NoticeError: there is no such checkpoint, its family is not supported or fails its
+            self-check, a processor or the model raises something (the cause is told in full), it
+            does not fit on the GPUs, or 4-bit weights cannot be had here or of it.
+    """
+    if engine not in ("fast", "reference"):
+        raise NoticeError(f"engine is 'fast' or 'reference', not {engine!r}.")
+    model = read_model(name, device, dtype, attention, quantization)
+    model.engine = engine
+    with step(name, "answering a question about a random image"):
+        inputs = random_input(model)
+        model.logits(inputs)
+        model.generate(inputs, max_new_tokens=1)
+    if engine == "reference":
+        if isinstance(model, DecoderOnly):
+            check_heads(model, inputs)
+        model.checked = True  # There is nothing else that it could differ from.
+    elif check:
+        with step(name, "comparing its engine with the reference"):
+            found = verify(model, inputs)
+        if found.unproved:
+            warnings.warn(
+                f"{str(name)!r}: some kinds of layers could not be proved in float64, so that in "
+                f"half precision they are unverified: {'; '.join(found.unproved)}",
+                stacklevel=2,
+            )
+    return model

@@ -1,0 +1,269 @@
+"""The engine on every family and text model that loads: exact, or refused by name."""
+
+from functools import cache
+
+import pytest
+import torch
+from accelerate import cpu_offload, dispatch_model
+from more_tiny_vlms import EAGER_ONLY, MORE_FAMILIES, more_tiny
+from test_decoder import ANSWER, PROMPT, runs, some_patches
+from test_engine import alone, every_site, largest
+from tiny_vlms import pictures, tiny
+
+from notice_lib import NoticeError, site_grid, verify
+from notice_lib.models.base import AnswerTokens
+from notice_lib.models.decoder import DecoderOnly
+from notice_lib.models.llava import Llava
+from notice_lib.models.load import _refuse_offloading
+from notice_lib.patching import Patch, PlacedSite, engine, packed, reference, self_check
+from notice_lib.patching.double import DoublePrecision
+from notice_lib.patching.jobs import Job
+from notice_lib.patching.recorded import record
+
+REFUSED = {
+    "llava_gpt_oss": "GptOssAttention gives its attention s_aux",
+    "llava_diffllama": "called transformers' attention interface 2 times",
+    "llava_falcon": "FalconAttention does not use transformers' attention interface",
+    "llama4": r"Llama4TextAttention counts the rows it is given \(torch.arange\)",
+    "qwen3_vl_moe": "its hidden states change between layers 0 and 1",
+    "granite4_vision": "its hidden states change between layers 0 and 1",
+}
+"""What loads, and which only the reference can patch; with the reason."""
+NOT_UNDERSTOOD = {
+    "llava_bloom": "BloomModel has 1 lists of 3 layers and 2 norms",
+    "qwen3_5": "Qwen3_5DecoderLayer is not one attention and one MLP",
+    "lfm2_vl": "Lfm2DecoderLayer is not one attention and one MLP",
+    "blip_2": "OPTDecoderLayer is not one attention and one MLP",
+    "mllama": "its layers attend in several ways",
+    "kosmos2": "its configuration names no image_token_id",
+    "phi4_multimodal": "its configuration names no image_token_id",
+    "florence2": "it is no decoder with a language-modelling head",
+    "gemma4": "Gemma4TextModel has 1 lists of 4 layers and 2 norms",
+}
+NO_INPUTS = ("fuyu",)
+"""Its processor takes no prompt with an image token in it."""
+EXACT = [
+    name for name in MORE_FAMILIES
+    if name not in (*REFUSED, *NOT_UNDERSTOOD, *NO_INPUTS, "llava_bitnet", "llava_granite")
+]  # fmt: skip
+
+
+def adapter(found, name):
+    """As `read_model` chooses it."""
+    is_llava = type(found.model).__name__ == "LlavaForConditionalGeneration"
+    kind = Llava if is_llava and Llava.understands(found.model) else DecoderOnly
+    return kind(found.model, found.processor, name)
+
+
+@cache
+def build(name, attention="eager", dtype=torch.float64):
+    return adapter(more_tiny(name, dtype, attention), name)
+
+
+def compare(model, corruption, n=8, answer=ANSWER, patches=None):
+    """Largest difference of two pairs at once from the reference, and the largest effect."""
+    clean, corrupt = runs(model, corruption)
+    jobs = [
+        Job(*ends, patches or some_patches(model, clean, n=n, seed=7), answer)
+        for ends in ((corrupt, clean), (clean, corrupt))
+    ]
+    with DoublePrecision():
+        slow, fast = reference.patch(model, jobs), engine.patch(model, jobs, max_tokens=300)
+    effects = [(one.patched - one.base)[:, :2].abs().max().item() for one in slow]
+    return max(map(largest, slow, fast)), min(effects)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_engine_is_the_reference(name):
+    difference, effect = compare(build(name), "image")
+    assert difference <= 1e-10 < 1e-3 < effect
+    if name not in EAGER_ONLY:
+        difference, _ = compare(build(name, "sdpa"), "text", answer=AnswerTokens((40, 41), 30, 31))
+        assert difference <= 1e-10
+
+
+def test_a_window_shorter_than_the_prompt_is_one():
+    """A token beyond the window changes nothing in the first layer."""
+    model = build("llava_mistral")
+    inputs = model.inputs(pictures()[0], PROMPT)
+    hidden = record(model, [inputs], []).layers[0].base.mask.hidden[0, 0]
+    assert hidden[-1, :-7].all() and not hidden[-1, -7:].any()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_engine_does_not_know_is_refused_and_the_reference_runs_it(name):
+    model = build(name)
+    clean, corrupt = runs(model, "image")
+    last = len(clean) - 1
+    sites = [PlacedSite("layer_output", at, None, (last,), "") for at in range(model.n_layers)]
+    job = Job(corrupt, clean, alone(sites), ANSWER)
+    with pytest.raises(NoticeError, match=rf"{REFUSED[name]}.*engine=\"reference\""):
+        engine.patch(model, [job])
+    model = adapter(more_tiny(name), name)
+    model.engine = "reference"
+    self_check.check_heads(model, clean)
+    (found,) = engine.patch(model, [job])
+    assert (found.patched - found.base)[:, :2].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", NOT_UNDERSTOOD)
+def test_a_module_tree_that_is_not_understood_is_refused(name):
+    model_class, config, processor = MORE_FAMILIES[name]()
+    with torch.device("meta"):
+        model = model_class(config)
+    with pytest.raises(NoticeError, match=NOT_UNDERSTOOD[name]):
+        DecoderOnly(model, processor, name)
+
+
+def test_heads_behind_a_norm_are_not_patched_one_by_one():
+    """BitNet has a norm between its heads and their output projection; sdpa shows no weights."""
+    for attention in ("eager", "sdpa"):
+        model = adapter(more_tiny("llava_bitnet", torch.float32, attention), "bitnet")
+        clean, corrupt = runs(model, "image")
+        one = Patch((PlacedSite("self_attention", 1, 2, (len(clean) - 1,), ""),))
+        with pytest.raises(NoticeError, match="BitNetAttention is not its 4 heads side by side"):
+            engine.patch(model, [Job(corrupt, clean, (one,), ANSWER)])
+        verify(model)
+        with pytest.raises(NoticeError, match="BitNetAttention is not its 4 heads side by side"):
+            site_grid(model, ["self_attention"], per_head=True)
+    whole = alone(s for s in every_site(model, clean) if s.component in model.components
+                  and s.head is None)  # fmt: skip
+    difference, effect = compare(build("llava_bitnet"), "image", patches=whole[::5])
+    assert difference <= 1e-10 < 1e-3 < effect
+
+
+def test_a_tower_whose_states_are_changed_on_the_way_is_not_patched():
+    """Granite multiplies its embeddings, the image's among them."""
+    model = build("llava_granite")
+    clean, corrupt = runs(model, "image")
+    tower = Patch((PlacedSite("vision_mlp", 0, None, (3,), ""),))
+    with pytest.raises(NoticeError, match="changed between its projector and its first layer"):
+        engine.patch(model, [Job(corrupt, clean, (tower,), ANSWER)])
+    text = alone(s for s in every_site(model, clean) if s.component in model.components)
+    for corruption in ("image", "text"):
+        difference, effect = compare(model, corruption, patches=text[::7])
+        assert difference <= 1e-10 < 1e-3 < effect
+
+
+def test_a_tower_without_a_class_token_has_none():
+    model = build("llava_siglip")
+    assert (model.class_tokens, model.grid) == (0, 4)
+    with_class = build("llava_full")
+    inputs = with_class.inputs(pictures()[0], PROMPT)
+    assert with_class.class_tokens == 1 and sum(inputs.image_tokens) == 17
+
+
+def test_a_prompt_goes_through_the_checkpoints_own_template():
+    (image,) = pictures(1)
+    texts = {}
+    for name in ("llava_chatml", "llava_without_chat", "llava_llama"):
+        model = build(name)
+        ids = model.inputs(image, PROMPT).input_ids[0]
+        texts[name] = model.processor.tokenizer.decode(ids).replace("<image>", "")
+    assert "<|im_start|>user" in texts["llava_chatml"] and "USER" not in texts["llava_chatml"]
+    assert texts["llava_without_chat"].rstrip().endswith(f"{PROMPT} ASSISTANT:")
+    assert "<|im_start|>" not in texts["llava_llama"]
+
+
+@pytest.mark.parametrize("name", ["llava_qwen3", "llava_mixtral", "glm4v"])
+def test_hooks_of_accelerates_device_map_are_no_hindrance(name):
+    found = more_tiny(name)
+    dispatch_model(found.model, {"": "cpu"}, force_hooks=True)
+    difference, effect = compare(adapter(found, name), "image")
+    assert difference <= 1e-10 < 1e-3 < effect
+
+
+def test_offloaded_weights_are_refused():
+    found = more_tiny("llava_llama", torch.float32)
+    cpu_offload(found.model)
+    with pytest.raises(NoticeError, match="parts of it would be kept elsewhere"):
+        _refuse_offloading(found.model, "offloaded")
+
+
+def test_a_compiled_model_is_refused():
+    found = more_tiny("llava_llama")
+    found.model.model.language_model.layers[1].compile(backend="eager")
+    model = adapter(found, "compiled")
+    inputs = model.inputs(pictures()[0], PROMPT)
+    with pytest.raises(NoticeError, match=r"is compiled \(torch.compile\)"):
+        record(model, [inputs], [])
+
+
+def test_a_missing_mask_is_what_the_module_says():
+    """With sdpa and no mask, a module that is not causal sees everything."""
+    model = adapter(more_tiny("llava_llama", attention="sdpa"), "llava")
+    for attention in model.text.attentions:
+        attention.is_causal = False
+    difference, effect = compare(model, "image")
+    assert difference <= 1e-10 < 1e-3 < effect
+
+
+@pytest.mark.parametrize("heads_of_mask", [1, 6])
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_packed_attention_is_attention(heads_of_mask, softcap):
+    """With grouped heads, masks for each head and pair, values of another width, several starts."""
+    torch.manual_seed(0)
+    pairs, heads, kv_heads, length, width, wide = 2, 6, 2, 9, 4, 5
+    shape = (pairs, kv_heads, length)
+    base_k, base_v = torch.randn(*shape, width).double(), torch.randn(*shape, wide).double()
+    hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
+    added = torch.randn(pairs, heads_of_mask, length, length).double()
+    mask = packed.Mask(hidden.expand_as(added), added)
+    base = packed.Base(base_k, base_v, mask, torch.float64, None)
+    suffixes = packed.Suffixes([0, 3, 3, 8], length)
+    rows = len(suffixes.tokens)
+    query = torch.randn(pairs, heads, rows, width).double()
+    key = torch.randn(pairs, kv_heads, rows, width).double()
+    value = torch.randn(pairs, kv_heads, rows, wide).double()
+    arguments = {"scaling": 0.7, "softcap": softcap}
+    found, _ = packed.WholeRuns(base, suffixes)(query, key, value, None, arguments)
+    expected = []
+    for start, first in zip(suffixes.starts, suffixes.first, strict=True):
+        own = slice(first + start, first + length)
+        k, v = (
+            torch.cat([of_base[:, :, :start], of_run[:, :, own]], 2).repeat_interleave(3, 1)
+            for of_base, of_run in ((base_k, key), (base_v, value))
+        )
+        scores = 0.7 * query[:, :, own] @ k.transpose(2, 3)
+        scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+        scores = (scores + added[:, :, start:]).masked_fill(hidden[start:], -torch.inf)
+        expected.append((scores.softmax(-1) @ v).transpose(1, 2))
+    assert torch.allclose(found, torch.cat(expected, 1), atol=1e-12, rtol=0)
+    last = suffixes.last
+    asked, _ = packed.WholeRuns(base, suffixes, each=1, own=(key, value))(
+        query[:, :, last], None, None, None, arguments
+    )
+    assert torch.allclose(asked, found[:, last], atol=1e-12, rtol=0)
+
+
+def test_a_mask_of_ones_own_is_refused():
+    found = more_tiny("llava_llama")
+
+    def mask(module, args, kwargs):
+        if kwargs["attention_mask"] is None:
+            return args, kwargs | {"attention_mask": torch.zeros(1, 1, 1, 1)}
+
+    for layer in found.model.model.language_model.layers:
+        layer.self_attn.register_forward_pre_hook(mask, with_kwargs=True)
+    model = adapter(found, "own mask")
+    clean, corrupt = runs(model, "image")
+    job = Job(corrupt, clean, some_patches(model, clean, n=4), ANSWER)
+    with pytest.raises(NoticeError, match="LlamaAttention makes an attention mask of its own"):
+        engine.patch(model, [job])
+
+
+def test_unknown_arguments_of_attention_are_not_swallowed():
+    given = {"scaling": 0.1, "sliding_window": 7, "position_bias": torch.ones(1), "sinks": None,
+             "indices": torch.ones(0), "block": 3}  # fmt: skip
+    assert packed.unknown_arguments(given) == ["block", "position_bias"]
+
+
+def test_two_images_of_other_grids_are_no_pair():
+    """As many tokens, in another order: 6 x 8 are not 8 x 6."""
+    model = adapter(tiny("qwen2_vl", size={"shortest_edge": 64, "longest_edge": 6144}), "qwen2_vl")
+    wide, tall = (pictures()[0].resize(size) for size in ((64, 48), (48, 64)))
+    clean, corrupt = model.inputs(wide, PROMPT), model.inputs(tall, PROMPT)
+    assert len(clean) == len(corrupt) and clean.image_tokens == corrupt.image_tokens
+    site = Patch((PlacedSite("mlp", 0, None, (9,), ""),))
+    with pytest.raises(NoticeError, match=r"do not correspond.*image_grid_thw"):
+        Job(corrupt, clean, (site,), ANSWER)
