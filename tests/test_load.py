@@ -6,11 +6,14 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from more_tiny_vlms import more_tiny
 from safetensors.torch import load_file, save_file
 from tiny_vlms import pictures, tiny
 from transformers import BertConfig, BlipConfig, MllamaConfig
 
-from notice_lib import NoticeError, data_dir, load_model, load_pairs, site_grid, sweep
+from notice_lib import NoticeError, Site, data_dir, load_model, load_pairs, site_grid, sweep
+from notice_lib.heads import attention_maps
+from notice_lib.models import load
 from notice_lib.models.decoder import DecoderOnly
 from notice_lib.models.load import _refuse_offloading
 from notice_lib.patching import recorded
@@ -156,3 +159,73 @@ def test_a_device_that_there_is_not_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(NoticeError, match="'cuda:1' cannot be had"):
         load_model("blip-mini", device="cuda:1")
+
+
+def a_llava(folder, **changes):
+    """llava-mini's files, with other entries in its processor's configuration (None: none)."""
+    shutil.copytree(data_dir() / "checkpoints" / "llava-mini", folder)
+    file = folder / "processor_config.json"
+    settings = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+    return folder
+
+
+def test_an_old_processor_says_what_it_lacks(tmp_path):
+    folder = a_llava(tmp_path / "old", patch_size=None, vision_feature_select_strategy=None)
+    with pytest.raises(NoticeError, match=r"(?s)old' failed while .*patch_size.*copy them from config"):
+        load_model(folder, device="cpu")
+
+
+def test_what_a_model_raises_becomes_one_error_with_its_cause(tmp_path):
+    """The tower's pictures are 96 px wide; the processor makes others."""
+    folder = a_llava(tmp_path / "other")
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["image_processor"]["crop_size"] = {"height": 60, "width": 60}
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(NoticeError, match=r"other' failed while .*: .*\n.*reference") as caught:
+        load_model(folder, device="cpu")
+    assert caught.value.__cause__ is not None
+
+
+def test_a_check_that_is_skipped_is_told_in_the_settings():
+    pairs, sites = load_pairs("svo", n=1), [Site("mlp", 0, None, "last")]
+    for settings, told in (({}, "passed"), ({"check": False}, "skipped")):
+        for name in ("blip-mini", "llava-mini"):
+            model = load_model(name, device="cpu", **settings)
+            assert sweep(model, pairs, sites).settings["self_check"] == told
+
+
+def test_a_model_loaded_for_the_reference_is_patched_by_it(monkeypatch, tmp_path):
+    saved = more_tiny("qwen3_vl_moe", torch.float32)
+    for part in (saved.model, saved.processor):
+        part.save_pretrained(tmp_path)
+    if find_spec("torchvision") is None:
+        monkeypatch.setattr(load, "_processor", lambda source, name: saved.processor)
+    with pytest.raises(NoticeError, match=r"hidden states change.*engine=\"reference\""):
+        load_model(tmp_path, device="cpu")
+    model = load_model(tmp_path, device="cpu", engine="reference")
+    pairs = load_pairs("svo", n=2)
+    sites = [Site("layer_output", 1, None, "last"), Site("self_attention", 2, None, "correct")]
+    found = sweep(model, pairs, sites, strict=True)
+    assert found.settings["self_check"] == "passed" and len(found.patched) == 4
+    with pytest.raises(NoticeError, match="could not be checked"):
+        sweep(model, pairs, [Site("self_attention", 0, 1, "last")])
+    with pytest.raises(NoticeError, match="engine is 'fast' or 'reference', not 'slow'"):
+        load_model("blip-mini", engine="slow")
+
+
+def test_a_tower_without_a_class_token_is_patched_where_one_says(tmp_path):
+    """SigLIP: no class token, and regions are the patches that the picture has there."""
+    saved = more_tiny("llava_siglip", torch.float32)
+    for part in (saved.model, saved.processor):
+        part.save_pretrained(tmp_path)
+    model, pairs = load_model(tmp_path, device="cpu"), load_pairs("svo", n=2)
+    each = sweep(model, pairs, [Site("vision_mlp", 0)], strict=True).patched
+    assert len(each) == 2 * 16 and set(each.role) == {"image"}
+    with pytest.raises(NoticeError, match="no token has that role"):
+        sweep(model, pairs, [Site("vision_mlp", 0, None, "class")], strict=True)
+    parts = sweep(model, pairs, [Site("vision_mlp", 0, None, f"image:{where}")
+                                 for where in ("differs", "elsewhere")], strict=True)  # fmt: skip
+    assert len(parts.patched) == 4
+    maps = attention_maps(model, pairs)
+    assert maps.patches.shape[-1] == maps.norms.shape[-1] == 16 and not maps.cls.any()

@@ -119,8 +119,9 @@ def _remedy(error: Exception) -> str:
             "of the checkpoint, or copy them from config.json (vision_config.patch_size)."
         )
     return (
-        "If its files are complete, this version of transformers does not run it: try the version "
-        "that its model card names."
+        "If its files are complete, this version of transformers does not run it so: try the "
+        'version that its model card names, or load_model(..., engine="reference"), which runs '
+        "nothing but whole forwards."
     )
 
 

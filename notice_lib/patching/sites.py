@@ -154,7 +154,7 @@ def _check_site(model: VLM, site: Site) -> None:
 def stack_roles(model: VLM, inputs: Inputs, spans: OptionSpans, answer: AnswerTokens) -> Roles:
     """The roles of the tokens that each stack sees in a run."""
     roles = {
-        "vision": ("class",) + ("image",) * model.grid**2,
+        "vision": ("class",) * model.class_tokens + ("image",) * model.grid**2,
         "text": model.roles(inputs, spans),
         "decoder": ("start",) * len(answer.prefix) + ("last",),
     }
