@@ -14,10 +14,10 @@ import torch
 
 from notice_lib import run_inputs, site_grid, sweep
 from notice_lib.models.base import VLM
-from notice_lib.operations import BlipWork, LlavaWork
 from notice_lib.patching import answer_gap
 
 from . import published, random_models
+from .operations import BlipWork, LlavaWork
 from .report import Report, matmul_peak, timed
 
 ROUNDS = 5
@@ -106,7 +106,7 @@ def _compare(
         f"{corruptions[0]} corruption.",
         f"Operations: the published scheme does {each / 1e9:.0f} GFLOP a site, "
         f"{each * len(found) / 1e12:.0f} TFLOP in all; {operations / 1e12:.2f} TFLOP must be done "
-        "(counted from the configuration, notice_lib/operations.py). Measured peak of this "
+        "(counted from the configuration, benchmarks/operations.py). Measured peak of this "
         "machine's float32 matrix product: "
         + ", ".join(f"{peak / 1e9:.0f} GFLOP/s on {n} thread(s)" for n, peak in peaks.items())
         + f"; at that rate they take {operations / peaks[1]:.1f} s on one.",

@@ -1,7 +1,7 @@
 """The paper's two models at full size, random weights, 16 bits (LLaVA in 4, too), on one GPU.
 
 It has run on no GPU yet; the tests run its code on a CPU. Beside what is measured stands what
-`notice_lib.costs` estimates.
+`benchmarks.costs` estimates.
 """
 
 import gc
@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import torch
 
-from notice_lib import NoticeError, Site, costs, load_model, site_grid, sweep
+from notice_lib import NoticeError, Site, load_model, site_grid, sweep
 from notice_lib.models.base import VLM
-from notice_lib.operations import BlipWork, LlavaWork
 
-from . import random_models
+from . import costs, random_models
+from .operations import BlipWork, LlavaWork
 from .report import Report, matmul_peak, timed
 
 ROUNDS = 3
@@ -65,8 +65,8 @@ def run(tiny: bool = False) -> Report:
     notes += [
         f"Image corruption, {dtype}. `seconds` is the median of {1 if tiny else ROUNDS} rounds, "
         "reading the pictures included. `of_peak`: operations that must be done "
-        "(notice_lib/operations.py), a second, over the measured peak of the matrix product. "
-        "`gib`: the peak of allocated memory; `estimated_gib`: what `notice costs` says.",
+        "(benchmarks/operations.py), a second, over the measured peak of the matrix product. "
+        "`gib`: the peak of allocated memory; `estimated_gib`: what `./run costs` says.",
         f"`hours_of_experiment` is **extrapolated** to {EXPERIMENT_PAIRS:,} pairs: every module at "
         "every token and layer and every cross-attention head at every token for BLIP, every head "
         "at the last token for LLaVA. As one reader noted (not checked against the PDF by us), "

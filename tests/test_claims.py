@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from notice_lib.claims import (
+from notice_lib.reproduction.claims import (
     _MEASURES,
     NOT_TESTABLE,
     Evidence,

@@ -7,24 +7,23 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BlipForQuestionAnswering
-from typer.testing import CliRunner
 
 from benchmarks import random_models
-from notice_lib import NoticeError, load_model, site_grid, sweep
-from notice_lib.cli import app
-from notice_lib.costs import (
+from benchmarks.costs import (
     AFTER,
     BEFORE,
     GPUS,
     UTILISATION,
     activations,
     estimate,
+    main,
     memory,
     published,
     read_config,
     weights,
 )
-from notice_lib.operations import BlipWork, LlavaWork
+from benchmarks.operations import BlipWork, LlavaWork
+from notice_lib import NoticeError, load_model, site_grid, sweep
 
 BLIP, LLAVA = "Salesforce/blip-vqa-base", "llava-hf/llava-1.5-7b-hf"
 WIDE = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4}
@@ -147,18 +146,12 @@ def test_the_page_shows_what_is_estimated():
         assert table in page
 
 
-@pytest.mark.parametrize("command", ["reproduce", "costs"])
-def test_the_commands_have_help_with_an_example(command):
-    text = CliRunner().invoke(app, [command, "--help"]).stdout
-    assert f"Example: notice {command} " in text
-
-
-def test_the_command_and_what_it_refuses(tmp_path):
-    done = CliRunner().invoke(app, ["costs", LLAVA, "--pairs", "100"])
-    assert done.exit_code == 0
+def test_the_command_and_what_it_refuses(tmp_path, capsys):
+    main(LLAVA, pairs=100)
+    printed = capsys.readouterr().out
     hours = estimate(published(LLAVA), pairs=100)["hours"].sum()
-    assert re.search(r"nf4 +4\.1 +3\.2 +7\.3\n", done.stdout)
-    assert done.stdout.splitlines()[-1] == f"{hours:.1f} hours in all"
+    assert re.search(r"nf4 +4\.1 +3\.2 +7\.3\n", printed)
+    assert printed.splitlines()[-1] == f"{hours:.1f} hours in all"
     with pytest.raises(NoticeError, match="Peaks are known of T4, RTX 3090, A100, H100"):
         estimate(published(BLIP), gpu="H200")
     with pytest.raises(NoticeError, match=r"has no config\.json"):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from notice_lib import Site, effects, load_model, load_pairs, sweep
-from notice_lib.explore import Bench, Choice, Explorer
 from notice_lib.heads.attention import attention_maps, minus_average, shares
 from notice_lib.plotting import number
+from notice_lib.plotting.explorer import Bench, Choice, Explorer
 
 
 @pytest.fixture(scope="module")

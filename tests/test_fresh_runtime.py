@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.costs import activations, read_config, weights
 from notice_lib.colab import advice
-from notice_lib.costs import activations, read_config, weights
 from tools.colab_packages import dependencies, replaced, versions
 
 ROOT = Path(__file__).parents[1]

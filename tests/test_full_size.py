@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from benchmarks import random_models
+from benchmarks.costs import published, weights
 from notice_lib import load_model, site_grid, sweep
-from notice_lib.costs import published, weights
 from notice_lib.patching import reference
 
 BLIP = "Salesforce/blip-vqa-base"

@@ -16,7 +16,7 @@ from notice_lib.datasets.grammar import (
     participle,
     sentence_link,
 )
-from notice_lib.prompts import option_spans
+from notice_lib.pairs.prompts import option_spans
 
 FIXTURE = Path(__file__).parent / "fixtures" / "svo_probes.csv"
 

@@ -12,8 +12,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from notice_lib import NoticeError
-from notice_lib.images import FORMATS, MAX_BYTES, check_image, open_image
-from notice_lib.masks import read_masks
+from notice_lib.pairs.images import FORMATS, MAX_BYTES, check_image, open_image
+from notice_lib.pairs.masks import read_masks
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

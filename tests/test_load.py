@@ -172,7 +172,9 @@ def a_llava(folder, **changes):
 
 def test_an_old_processor_says_what_it_lacks(tmp_path):
     folder = a_llava(tmp_path / "old", patch_size=None, vision_feature_select_strategy=None)
-    with pytest.raises(NoticeError, match=r"(?s)old' failed while .*patch_size.*copy them from config"):
+    with pytest.raises(
+        NoticeError, match=r"(?s)old' failed while .*patch_size.*copy them from config"
+    ):
         load_model(folder, device="cpu")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from notice_lib.masks import MASK_BITS, patch_mask, read_masks, write_masks
+from notice_lib.pairs.masks import MASK_BITS, patch_mask, read_masks, write_masks
 
 
 def test_masks_survive_a_file(tmp_path):

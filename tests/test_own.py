@@ -13,7 +13,7 @@ from PIL import Image
 from notice_lib import NoticeError, load_pairs
 from notice_lib.datasets.hub import open_dataset, read_dataset, roots_of
 from notice_lib.datasets.own import is_table_of_pairs, read_labels, read_pairs, template
-from notice_lib.masks import write_masks
+from notice_lib.pairs.masks import write_masks
 
 LABELS = ("image", "attribute", "rest", "slot")
 PAIRS = ("clean_image", "corrupt_image", "prompt", "correct", "incorrect")

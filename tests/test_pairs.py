@@ -17,8 +17,8 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from notice_lib import NoticeError, PairSet, SemanticPair, load_pairs
-from notice_lib.masks import write_masks
 from notice_lib.pairs import COLUMNS
+from notice_lib.pairs.masks import write_masks
 
 
 def a_pair(pair_id="p1", folder=Path("nowhere"), **changes) -> SemanticPair:

@@ -14,7 +14,7 @@ from PIL import Image
 from test_pairs import a_pair
 
 from notice_lib import NoticeError, plotting
-from notice_lib.masks import write_masks
+from notice_lib.pairs.masks import write_masks
 
 ROLES = ("start", "before", "before", "correct", "or", "incorrect", "last")
 

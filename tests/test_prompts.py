@@ -3,7 +3,7 @@
 import pytest
 
 from notice_lib import NoticeError
-from notice_lib.prompts import option_spans, replace_options, words_of
+from notice_lib.pairs.prompts import option_spans, replace_options, words_of
 
 
 def texts(prompt, correct, incorrect):

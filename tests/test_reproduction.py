@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from notice_lib import NoticeError, answers, effects, load_model, load_pairs, read_sweep
-from notice_lib.claims import paper_claims
-from notice_lib.logbook import Logbook, ask
 from notice_lib.plotting.maps import role_means
 from notice_lib.provenance import sha256
 from notice_lib.reproduction import read_tasks, reproduce
-from notice_lib.tables import accuracy, role_effects
+from notice_lib.reproduction.claims import paper_claims
+from notice_lib.reproduction.logbook import Logbook, ask
+from notice_lib.reproduction.tables import accuracy, role_effects
 
 TABLES = {
     "answers.csv",

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from notice_lib import NoticeError, costs, data_dir, load_inpainter, load_model
+from benchmarks import costs
+from notice_lib import NoticeError, data_dir, load_inpainter, load_model
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("notice_lib", "tools", "benchmarks", "tests", "book")

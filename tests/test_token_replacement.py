@@ -7,7 +7,7 @@ import pytest
 from test_pairs import a_pair
 
 from notice_lib import NoticeError, PairSet, replace_tokens
-from notice_lib.prompts import option_spans
+from notice_lib.pairs.prompts import option_spans
 
 WORDS = ("red", "blue", "green", "pink", "grey", "crimson", "violet", "white")
 NEAR = {"red": frozenset({"pink"}), "pink": frozenset({"red"}), "grey": frozenset({"white"})}

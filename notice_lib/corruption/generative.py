@@ -17,11 +17,11 @@ import pandas as pd
 
 from .. import progress
 from ..errors import NoticeError
-from ..masks import write_masks
 from ..models.answers import answers
 from ..models.base import VLM
 from ..pairs import PairSet, SemanticPair
-from ..prompts import option_spans
+from ..pairs.masks import write_masks
+from ..pairs.prompts import option_spans
 from .inpainters import Inpainter, bounding_box, square
 
 REPAINTED = {

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from ..errors import NoticeError
+from ..pairs.prompts import words_of
 from ..paths import data_dir
-from ..prompts import words_of
 
 EMBEDDED = ("inpaint-mini",)
 Box = tuple[int, int, int, int]

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import NoticeError
 from ..pairs import PairSet, SemanticPair
-from ..prompts import OptionSpans, replace_options, words_of
+from ..pairs.prompts import OptionSpans, replace_options, words_of
 
 Layout = Callable[[str, OptionSpans], object]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..corruption.sip import LabelledImage
 from ..errors import NoticeError
-from ..images import FORMATS
+from ..pairs.images import FORMATS
 from .build import Built, Source
 from .labelled import build_pairs
 from .own import QUESTION, SLOT, own_source, template

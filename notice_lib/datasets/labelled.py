@@ -11,8 +11,8 @@ import numpy as np
 from .. import progress
 from ..corruption.sip import LabelledImage, draw_partners
 from ..errors import NoticeError
-from ..images import check_image
 from ..pairs import symmetric
+from ..pairs.images import check_image
 from .build import Built, Scene, Source, Steps, content_id, digest, pairs_of
 
 Question = Callable[[str, str, str], str]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..corruption.sip import LabelledImage
 from ..errors import NoticeError
-from ..masks import read_masks
-from ..pair_files import inside, read_lines
-from ..prompts import option_spans, replace_options
+from ..pairs.files import inside, read_lines
+from ..pairs.masks import read_masks
+from ..pairs.prompts import option_spans, replace_options
 from .build import Built, Scene, Source, content_id, pairs_of
 from .labelled import Question, build_pairs, check_files, short
 
@@ -75,7 +75,7 @@ def read_labels(
         question: with {first}, {second} and, where the table has it, {rest}.
         task: a name; as "states", chapters take these pairs for theirs.
         masks: folder with a PNG for an image, of the same name but for the ending
-            (`notice_lib.masks` writes them); an image without one has no masks.
+            (`notice_lib.pairs.masks` writes them); an image without one has no masks.
         near_synonyms: {attribute: attributes that are never its partner's}.
         seed: of the partners.
 

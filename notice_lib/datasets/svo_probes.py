@@ -19,9 +19,9 @@ from urllib.parse import unquote, urlsplit
 from .. import progress
 from ..downloads import download_images
 from ..errors import NoticeError
-from ..images import check_image
 from ..pairs import symmetric
-from ..prompts import option_spans, replace_options
+from ..pairs.images import check_image
+from ..pairs.prompts import option_spans, replace_options
 from .build import Built, Scene, Source, Steps, digest, pairs_of
 from .grammar import SLOTS, Triplet, grammatical_question
 from .svo_words import NEAR_SYNONYMS

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ..errors import NoticeError
-from ..prompts import OptionSpans, Span
+from ..pairs.prompts import OptionSpans, Span
 
 ROLES = (
     "start",

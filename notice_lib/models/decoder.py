@@ -11,7 +11,7 @@ from PIL import Image
 from transformers.utils import ModelOutput
 
 from ..errors import NoticeError
-from ..prompts import Span
+from ..pairs.prompts import Span
 from .base import VLM, HookPoint, Inputs, Stack
 
 PROJECTIONS = ("o_proj", "out_proj", "wo", "dense")

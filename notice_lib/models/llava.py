@@ -3,7 +3,7 @@
 import torch
 
 from ..errors import NoticeError
-from ..prompts import OptionSpans
+from ..pairs.prompts import OptionSpans
 from .base import HookPoint, Inputs, Stack
 from .decoder import DecoderOnly
 

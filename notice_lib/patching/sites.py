@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import NoticeError
-from ..masks import MASK_BITS
 from ..models.base import ROLES, VLM, AnswerTokens, Inputs
-from ..prompts import OptionSpans
+from ..pairs.masks import MASK_BITS
+from ..pairs.prompts import OptionSpans
 
 REGIONS = (*MASK_BITS, "elsewhere")
 """Of an image: the patches that a ground-truth mask of either image of the pair reaches, and those

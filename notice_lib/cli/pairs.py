@@ -2,16 +2,15 @@
 
 import shlex
 import sys
-from enum import StrEnum
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from .cli_options import Number, Seed, Set
-from .errors import NoticeError
+from ..errors import NoticeError
+from .options import Number, Seed, Set
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,21 +19,15 @@ app = typer.Typer(
 )
 
 
-class Preset(StrEnum):
-    paper = "paper"
-
-
-class Part(StrEnum):
-    train = "train"
-    validation = "validation"
-
-
+Part = Literal["train", "validation"]
 Out = Annotated[Path, typer.Option(help="Folder for the pairs and their card, e.g. mine/states.")]
 Model = Annotated[
     str | None,
     typer.Option(help="Keep only pairs that this model answers rightly with both images."),
 ]
-Size = Annotated[Preset | None, typer.Option("--preset", help="paper: the paper's sample sizes.")]
+Size = Annotated[
+    Literal["paper"] | None, typer.Option("--preset", help="paper: the paper's sample sizes.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda; a GPU if there is one.")]
 Quantization = Annotated[
     str | None, typer.Option(help="nf4: the model's weights in 4 bits, as in the published code.")
@@ -61,7 +54,7 @@ def show(
 
     Example: notice pairs show svo --n 100 --out svo-100
     """
-    from .datasets import load_pairs
+    from ..datasets import load_pairs
 
     found = load_pairs(name, n, seed)
     _print_counts(found)
@@ -93,7 +86,7 @@ def svo_probes(
     Example: notice pairs svo_probes --csv svo_probes.csv --cache images --out mine/svo
     --model Salesforce/blip-vqa-base --preset paper
     """
-    from .datasets.svo_probes import read_svo_probes
+    from ..datasets.svo_probes import read_svo_probes
 
     vlm = _prepare(out, model, device, quantization)
     settings = {"question": question} if question else {}
@@ -115,7 +108,7 @@ def mit_states(
 
     Example: notice pairs mit_states --images release_dataset --out mine/states --preset paper
     """
-    from .datasets.mit_states import read_mit_states
+    from ..datasets.mit_states import read_mit_states
 
     vlm = _prepare(out, model, device, quantization)
     _write(read_mit_states(images, seed), out, vlm, preset, n, seed)
@@ -125,7 +118,7 @@ def mit_states(
 def facial_expressions(
     images: Annotated[Path, typer.Option(help="The unpacked images, with train in it.")],
     out: Out,
-    part: Annotated[Part, typer.Option(help="The paper takes train.")] = Part.train,
+    part: Annotated[Part, typer.Option(help="The paper takes train.")] = "train",
     model: Model = None,
     preset: Size = None,
     n: Number = None,
@@ -137,10 +130,10 @@ def facial_expressions(
 
     Example: notice pairs facial_expressions --images images --out mine/faces --preset paper
     """
-    from .datasets.faces import read_facial_expressions
+    from ..datasets.faces import read_facial_expressions
 
     vlm = _prepare(out, model, device, quantization)
-    _write(read_facial_expressions(images, part.value, seed), out, vlm, preset, n, seed)
+    _write(read_facial_expressions(images, part, seed), out, vlm, preset, n, seed)
 
 
 @app.command()
@@ -175,7 +168,7 @@ def table(
 
     Example: notice pairs table labels.csv --images photos --out mine/states --task states
     """
-    from .datasets import own
+    from ..datasets import own
 
     vlm = _prepare(out, model, device, quantization)
     source = own.own_source(licence)
@@ -221,8 +214,8 @@ def hub(
     Example: notice pairs hub beans --attribute labels --question "Is this leaf {first} or
     {second}?" --out mine/states --task states
     """
-    from .datasets.hub import open_dataset, read_dataset, roots_of
-    from .datasets.own import QUESTION, own_source
+    from ..datasets.hub import open_dataset, read_dataset, roots_of
+    from ..datasets.own import QUESTION, own_source
 
     vlm = _prepare(out, model, device, quantization)
     with TemporaryDirectory() as folder:
@@ -236,18 +229,18 @@ def hub(
 
 def _prepare(out: Path, model: str | None, device: str | None, quantization: str | None):
     """The model, if there is one; what cannot work is said before anything takes long."""
-    from .datasets.card import refuse_used
-    from .loading import load_model
+    from ..datasets.card import refuse_used
+    from ..loading import load_model
 
     refuse_used(out)
     return load_model(model, device, quantization=quantization) if model else None
 
 
-def _write(built, out: Path, vlm, preset: Preset | None, n: int | None, seed: int) -> None:
-    from .datasets.card import write_set
+def _write(built, out: Path, vlm, preset: str | None, n: int | None, seed: int) -> None:
+    from ..datasets.card import write_set
 
     command = shlex.join(["notice", *sys.argv[1:]])
-    found = write_set(out, built, vlm, preset and preset.value, n, seed, command)
+    found = write_set(out, built, vlm, preset, n, seed, command)
     _print_counts(found)
     print(f"written to {out}; README.md there says what was done")
 

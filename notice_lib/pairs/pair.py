@@ -1,6 +1,6 @@
 """Semantic pairs: a clean and a corrupt image that differ in one property, with their question.
 
-`notice_lib.pair_files` says how a `PairSet` is stored. Images are opened when they are asked for.
+`notice_lib.pairs.files` says how a `PairSet` is stored. Images are opened when they are asked for.
 """
 
 from collections import Counter
@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from . import pair_files
-from .errors import NoticeError
+from ..errors import NoticeError
+from . import files as pair_files
 from .images import open_image
 from .masks import patch_mask, read_masks
 from .prompts import OptionSpans, option_spans

@@ -7,7 +7,7 @@ tokenizer's offsets, so no code ever counts words.
 import re
 from typing import NamedTuple
 
-from .errors import NoticeError
+from ..errors import NoticeError
 
 Span = tuple[int, int]
 

@@ -12,10 +12,13 @@ device). The rest is arithmetic with assumptions.
   takes fewer rows at once where a layer has few sites, and halves them where memory ends.
 """
 
+import sys
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pandas as pd
 import torch
+import typer
 from transformers import (
     AutoConfig,
     BlipConfig,
@@ -26,12 +29,13 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from .claims import NOISE, NOISE_PAIRS
-from .errors import NoticeError
+from notice_lib.errors import NoticeError
+from notice_lib.patching.engine import MAX_TOKENS
+from notice_lib.patching.sweeps import SHARD
+from notice_lib.paths import data_dir
+from notice_lib.reproduction.claims import NOISE, NOISE_PAIRS
+
 from .operations import BlipWork, LlavaWork
-from .patching.engine import MAX_TOKENS
-from .patching.sweeps import SHARD
-from .paths import data_dir
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.5 + 4 / 64}
 """Of a weight. nf4: half a byte, and a float32 scale for each block of 64; only of linear layers
@@ -263,3 +267,40 @@ def _tokens(config, question: int) -> int:
 
 def _is_blip(config) -> bool:
     return config.model_type == "blip"
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="A checkpoint's folder, or a hub id.")],
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Of all tasks together, answered correctly.")
+    ] = 8000,
+    module_pairs: Annotated[
+        int, typer.Option(min=1, help="Of each task, as `notice reproduce` takes it.")
+    ] = 120,
+    gpu: Annotated[str, typer.Option(help="T4, RTX 3090, A100 or H100.")] = "RTX 3090",
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(help="What the GPU computes in; with nf4, bfloat16."),
+    ] = "bfloat16",
+) -> None:
+    """Estimate the GPU memory and hours of `notice reproduce`, from the model's configuration.
+
+    Nothing is run and no weight is loaded. Only the weights' bytes are exact.
+
+    Example: ./run costs llava-hf/llava-1.5-7b-hf --gpu A100
+    """
+    try:
+        config = read_config(model)
+        hours = estimate(config, pairs, module_pairs, dtype, gpu)
+    except NoticeError as error:
+        sys.exit(f"costs: {error}")
+    print("GPU memory, GiB: weights; estimated activations (at most); both")
+    print(memory(config).round(1).to_string(index=False))
+    peak = GPUS[gpu][dtype]
+    print(f"\nHours, estimated: at {UTILISATION:.0%} of the {gpu}'s {peak:g} TFLOP/s in {dtype}")
+    print(hours.round(2).to_string(index=False))
+    print(f"{hours['hours'].sum():.1f} hours in all")
+
+
+if __name__ == "__main__":
+    typer.run(main)

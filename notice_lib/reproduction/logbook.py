@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 from accelerate import PartialState
 
-from . import fingerprint, progress
+from .. import fingerprint, progress
+from ..errors import NoticeError
+from ..models.answers import RUNS, answers
+from ..models.base import VLM
+from ..pairs import PairSet
+from ..patching import Sweep
 from .claims import Experiment
-from .errors import NoticeError
-from .models.answers import RUNS, answers
-from .models.base import VLM
-from .pairs import PairSet
-from .patching import Sweep
 
 TOGETHER = 8
 """Pairs whose answers are kept together."""

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from .claims import Evidence, shows_objects
-from .heads import (
+from ..heads import (
     attention_maps,
     bootstrap_interval,
     expected_by_chance,
@@ -14,9 +13,10 @@ from .heads import (
     head_roles,
     universal_heads,
 )
-from .heads.table import whole_way
-from .models.base import VLM
-from .pairs import PairSet
+from ..heads.table import whole_way
+from ..models.base import VLM
+from ..pairs import PairSet
+from .claims import Evidence, shows_objects
 
 ALL = "all"
 """What tables call a task's slots together."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .errors import NoticeError
+from ..errors import NoticeError
 from .images import UnusableImageError, open_checked
 
 MASK_BITS = {"differs": 1, "subject": 2, "object": 4, "distractor": 8}
@@ -32,7 +32,7 @@ def read_masks(path: Path) -> dict[str, np.ndarray]:
         bits = ", ".join(f"{bit} {name}" for name, bit in MASK_BITS.items())
         raise NoticeError(
             f"{path} holds no masks: they are 8-bit grey, each pixel the sum of what it belongs to "
-            f"({bits}). Write them with notice_lib.masks.write_masks."
+            f"({bits}). Write them with notice_lib.pairs.masks.write_masks."
         )
     masks = {name: (flags & bit) > 0 for name, bit in MASK_BITS.items()}
     return {name: mask for name, mask in masks.items() if mask.any()}

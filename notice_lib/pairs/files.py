@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import NoticeError
+from ..errors import NoticeError
 
 PATHS = ("clean_image", "corrupt_image", "clean_masks", "corrupt_masks")
 """Columns that name files."""

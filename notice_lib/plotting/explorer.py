@@ -11,12 +11,12 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 
-from .errors import NoticeError
-from .heads.attention import attention_maps, minus_average, shares
-from .models.base import VLM
-from .pairs import PairSet
-from .patching import Site, effects, site_grid, sweep
-from .plotting.look import (
+from ..errors import NoticeError
+from ..heads.attention import attention_maps, minus_average, shares
+from ..models.base import VLM
+from ..pairs import PairSet
+from ..patching import Site, effects, site_grid, sweep
+from .look import (
     COLOURS,
     COMPONENTS,
     WIDTH,
@@ -28,8 +28,8 @@ from .plotting.look import (
     number,
     style,
 )
-from .plotting.maps import draw_heads, draw_roles, extremes, head_means, head_name, role_means
-from .plotting.pictures import alt_of_overlay, draw_overlay, draw_picture
+from .maps import draw_heads, draw_roles, extremes, head_means, head_name, role_means
+from .pictures import alt_of_overlay, draw_overlay, draw_picture
 
 POSITIONS = ("correct", "or", "incorrect", "last")
 """Token roles that every prompt has."""

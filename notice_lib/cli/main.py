@@ -1,17 +1,16 @@
 """The command line: what one would not keep a notebook open for."""
 
 import sys
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 import typer
 
-from . import cli_pairs
-from .cli_options import Number, Seed, Set
-from .errors import NoticeError
+from ..errors import NoticeError
+from . import pairs as cli_pairs
+from .options import Number, Seed, Set
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,49 +21,14 @@ app = typer.Typer(
 app.add_typer(cli_pairs.app, name="pairs")
 
 
-class Corruption(StrEnum):
-    image = "image"
-    text = "text"
-    noise = "noise"
-
-
-class Donor(StrEnum):
-    own = "own"
-    unrelated = "unrelated"
-
-
-class NoisePlace(StrEnum):
-    patch_embeddings = "patch_embeddings"
-    tower_output = "tower_output"
-
-
-class Direction(StrEnum):
-    denoise = "denoise"
-    noise = "noise"
-
-
-class Rule(StrEnum):
-    signed = "signed"
-    max_t = "max_t"
-    paper = "paper"
-    abs_of_mean = "abs_of_mean"
-
-
-class Dtype(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    float64 = "float64"
-
-
-class Quantization(StrEnum):
-    nf4 = "nf4"
-
-
-class GpuDtype(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
+Corruption = Literal["image", "text", "noise"]
+NoisePlace = Literal["patch_embeddings", "tower_output"]
+Rule = Literal["signed", "max_t", "paper", "abs_of_mean"]
+Engine = Annotated[
+    Literal["fast", "reference"],
+    typer.Option(help="reference: for models that the fast engine refuses."),
+]
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 
 Name = Annotated[
     str, typer.Argument(help="blip-mini, llava-mini, a checkpoint's folder, or a hub id.")
@@ -77,7 +41,7 @@ def info(model: Annotated[str | None, typer.Argument(help="A model to describe, 
 
     Example: notice info blip-mini
     """
-    from .datasets import EMBEDDED, load_pairs
+    from ..datasets import EMBEDDED, load_pairs
 
     for package in ("notice-lib", "torch", "transformers"):
         print(f"{package:14}{version(package)}")
@@ -85,7 +49,7 @@ def info(model: Annotated[str | None, typer.Argument(help="A model to describe, 
         print(f"{name:14}{len(load_pairs(name))} pairs")
     if model is None:
         return
-    from .loading import load_model
+    from ..loading import load_model
 
     vlm = load_model(model)
     print(f"\n{model}: {type(vlm.model).__name__} on {vlm.device}, {vlm.dtype}")
@@ -115,22 +79,24 @@ def sweep(
     ] = "each",
     corruption: Annotated[
         Corruption, typer.Option(help="What differs: image (SIP), text (STR), or Gaussian noise.")
-    ] = Corruption.image,
+    ] = "image",
     noise_at: Annotated[
         NoisePlace, typer.Option(help="Where noise is added.")
-    ] = NoisePlace.patch_embeddings,
+    ] = "patch_embeddings",
     noise_strength: Annotated[float, typer.Option(help="In standard deviations.")] = 3.0,
     noise_draws: Annotated[int, typer.Option(help="For each pair.")] = 10,
     donor: Annotated[
-        Donor, typer.Option(help="unrelated: copy from another scene, which makes a null.")
-    ] = Donor.own,
+        Literal["own", "unrelated"],
+        typer.Option(help="unrelated: copy from another scene, which makes a null."),
+    ] = "own",
     direction: Annotated[
-        Direction, typer.Option(help="Clean into corrupt, or corrupt into clean.")
-    ] = Direction.denoise,
+        Literal["denoise", "noise"], typer.Option(help="Clean into corrupt, or corrupt into clean.")
+    ] = "denoise",
     n: Number = None,
     seed: Seed = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda; a GPU if there is one.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="float32 on a CPU by default.")] = None,
+    engine: Engine = "fast",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at a pair that fails.")] = False,
 ):
     """Patch every site of every pair, and keep the table in a folder.
@@ -143,14 +109,14 @@ def sweep(
     """
     import torch
 
-    from .corruption import GaussianNoise
-    from .datasets import load_pairs
-    from .loading import load_model
-    from .patching import effects, site_grid, sweep as run
+    from ..corruption import GaussianNoise
+    from ..datasets import load_pairs
+    from ..loading import load_model
+    from ..patching import effects, site_grid, sweep as run
 
     # Before the model: it gives each process its own GPU.
     state = _processes(device)
-    vlm = load_model(model, device, getattr(torch, dtype) if dtype else None)
+    vlm = load_model(model, device, getattr(torch, dtype) if dtype else None, engine=engine)
     sites = site_grid(
         vlm, component, layer, per_head, int(position) if position.isdigit() else position
     )
@@ -158,11 +124,11 @@ def sweep(
         vlm,
         load_pairs(pairs, n, seed),
         sites,
-        GaussianNoise(noise_at.value, noise_strength, noise_draws)
-        if corruption == Corruption.noise
-        else corruption.value,
-        direction.value,
-        donor.value,
+        GaussianNoise(noise_at, noise_strength, noise_draws)
+        if corruption == "noise"
+        else corruption,
+        direction,
+        donor,
         seed,
         out=out,
         strict=strict,
@@ -178,7 +144,7 @@ def heads(
     rule: Annotated[
         Rule,
         typer.Option(help="signed: mean effects, tested; max_t: stricter; paper: the paper's."),
-    ] = Rule.signed,
+    ] = "signed",
     level: Annotated[
         float, typer.Option(min=0, max=1, help="Share of false heads (max_t: chance of any).")
     ] = 0.05,
@@ -211,22 +177,22 @@ def heads(
 
     Example: notice heads results/svo-image results/faces-image --out heads.csv
     """
-    from . import heads as selection
-    from .patching import read_sweep
+    from .. import heads as selection
+    from ..patching import read_sweep
 
     def read(folders):
         table = selection.gather(map(read_sweep, folders))
         return table[table["role"] == role] if role else table
 
     def select(table):
-        return selection.head_effects(table, rule.value, metric, level, minimum, seed=seed)
+        return selection.head_effects(table, rule, metric, level, minimum, seed=seed)
 
     table = read(folders)
     table = selection.answered(table) if only_answered else table
     if table.empty:
         raise NoticeError("No row is left: no such role, or no pair that is answered rightly.")
     found = select(table)
-    print(f"Rule {rule.value}: {selection.RULES[rule.value]}\n")
+    print(f"Rule {rule}: {selection.RULES[rule]}\n")
     _print_selected(found)
     universal = selection.universal_heads(found, level)
     _print_universal(universal)
@@ -261,22 +227,24 @@ def reproduce(
     ] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="float32 on a CPU by default.")] = None,
     quantization: Annotated[
-        Quantization | None, typer.Option(help="4-bit weights, as the published code has LLaVA.")
+        Literal["nf4"] | None,
+        typer.Option(help="4-bit weights, as the published code has LLaVA."),
     ] = None,
+    engine: Engine = "fast",
 ):
     """Run the paper's experiments and say of each claim whether this model shows its like.
 
-    Only pairs that the model answers rightly with both pictures are used. The folder gets small
+    Only pairs that the model answers correctly with both pictures are used. The folder gets small
     tables, manifest.json and, in sweeps/, everything that was run. Several processes share the
-    work: accelerate launch -m notice_lib reproduce ...; `notice costs MODEL` says how long it may
-    take.
+    work: accelerate launch -m notice_lib reproduce ... In a checkout, ./run costs MODEL estimates
+    how long it takes.
 
     Example: notice reproduce --model blip-mini --data embedded --out data/results/blip-mini
     """
     import torch
 
-    from .loading import load_model
-    from .reproduction import read_tasks, reproduce as run
+    from ..loading import load_model
+    from ..reproduction import read_tasks, reproduce as run
 
     sets = {task: own.sample(n or len(own), seed) for task, own in read_tasks(data).items()}
     # Before the model: it gives each process its own GPU.
@@ -285,7 +253,8 @@ def reproduce(
         model,
         device,
         getattr(torch, dtype) if dtype else None,
-        quantization=quantization.value if quantization else None,
+        quantization=quantization,
+        engine=engine,
     )
     found = run(vlm, sets, out, seed, module_pairs)
     if state.is_main_process:
@@ -293,38 +262,6 @@ def reproduce(
         if missing := [task for task in ("svo", "states", "faces") if task not in sets]:
             print(f"Without {' and '.join(missing)}: claims of every task are about the others.")
         print(f"written to {out}")
-
-
-@app.command()
-def costs(
-    model: Name,
-    pairs: Annotated[
-        int, typer.Option(min=1, help="Of all tasks together, answered rightly.")
-    ] = 8000,
-    module_pairs: Annotated[
-        int, typer.Option(min=1, help="Of each task, as `notice reproduce` takes it.")
-    ] = 120,
-    gpu: Annotated[str, typer.Option(help="T4, RTX 3090, A100 or H100.")] = "RTX 3090",
-    dtype: Annotated[
-        GpuDtype, typer.Option(help="What the GPU computes in; with nf4, bfloat16.")
-    ] = "bfloat16",
-):
-    """Estimate the GPU memory and hours of `notice reproduce`, from the model's configuration.
-
-    Nothing is run and no weight is loaded. Only the weights' bytes are exact.
-
-    Example: notice costs llava-hf/llava-1.5-7b-hf --gpu A100
-    """
-    from .costs import GPUS, UTILISATION, estimate, memory, read_config
-
-    config = read_config(model)
-    hours = estimate(config, pairs, module_pairs, dtype, gpu)
-    print("GPU memory, GiB: weights; estimated activations (at most); both")
-    print(memory(config).round(1).to_string(index=False))
-    peak = GPUS[gpu][dtype]
-    print(f"\nHours, estimated: at {UTILISATION:.0%} of the {gpu}'s {peak:g} TFLOP/s in {dtype}")
-    print(hours.round(2).to_string(index=False))
-    print(f"{hours['hours'].sum():.1f} hours in all")
 
 
 def _processes(device: str | None):

@@ -13,15 +13,16 @@ from pathlib import Path
 import pandas as pd
 from accelerate import PartialState
 
-from . import claims, fingerprint, provenance, tables
+from .. import fingerprint, provenance
+from ..datasets import load_pairs
+from ..datasets.load import EMBEDDED
+from ..errors import NoticeError
+from ..models.base import VLM
+from ..pairs import PairSet
+from ..patching import effects, site_grid
+from . import claims, tables
 from .claims import Experiment
-from .datasets import load_pairs
-from .datasets.load import EMBEDDED
-from .errors import NoticeError
 from .logbook import Logbook, check_plan, replace
-from .models.base import VLM
-from .pairs import PairSet
-from .patching import effects, site_grid
 
 TASKS = ("svo", "states", "faces")
 MODULE_PAIRS = 120

@@ -13,19 +13,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .corruption import GaussianNoise
-from .heads import gather
-from .heads.attention import AttentionMaps, attention_maps
-from .heads.overlap import regions
-from .heads.roles import head_roles, role_halves
-from .heads.statistics import two_sd
-from .heads.table import scene_effects, whole_way
-from .models.answers import SCORES
-from .models.base import VLM, watch
-from .pairs import PairSet
-from .patching import Site, Sweep, effects, run_inputs, site_grid, sweep
-from .patching.runs import Corruption
-from .paths import data_dir
+from ..corruption import GaussianNoise
+from ..heads import gather
+from ..heads.attention import AttentionMaps, attention_maps
+from ..heads.overlap import regions
+from ..heads.roles import head_roles, role_halves
+from ..heads.statistics import two_sd
+from ..heads.table import scene_effects, whole_way
+from ..models.answers import SCORES
+from ..models.base import VLM, watch
+from ..pairs import PairSet
+from ..patching import Site, Sweep, effects, run_inputs, site_grid, sweep
+from ..patching.runs import Corruption
+from ..paths import data_dir
 
 HEADS = {"blip": ("cross_attention", "correct"), "llava": ("self_attention", "last")}
 """Whose heads the paper patches, and at which token it finds their effects."""
