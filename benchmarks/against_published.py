@@ -14,7 +14,7 @@ import torch
 
 from notice_lib import run_inputs, site_grid, sweep
 from notice_lib.models.base import VLM
-from notice_lib.patching import answer_gap
+from notice_lib.patching import logit_difference
 
 from . import published, random_models
 from .operations import BlipWork, LlavaWork
@@ -128,7 +128,7 @@ def _in_turns(model, pairs, sites, corruption, rounds) -> tuple[pd.DataFrame, fl
         patched = found.patched
         sample = patched.iloc[random.choice(len(patched), SITES_A_ROUND, replace=False)]
         slow, gaps = timed(partial(_each, site, sample))
-        largest = max(largest, np.abs(answer_gap(sample) - gaps).max())
+        largest = max(largest, np.abs(logit_difference(sample) - gaps).max())
         print(
             f"all sites {engine:.1f} s, one published {slow / len(sample):.1f} s", file=sys.stderr
         )
@@ -149,8 +149,8 @@ def _in_float64(model, pairs, sites, corruption, found) -> dict[str, float]:
     sample = exact.iloc[np.linspace(0, len(exact) - 1, 4).astype(int)]
     gaps = _each(_published(model, pairs, corruption), sample)
     return {
-        "max_abs_diff_float64": np.abs(answer_gap(sample) - gaps).max(),
-        "float32_error": (answer_gap(found) - answer_gap(exact)).abs().max(),
+        "max_abs_diff_float64": np.abs(logit_difference(sample) - gaps).max(),
+        "float32_error": (logit_difference(found) - logit_difference(exact)).abs().max(),
     }
 
 

@@ -185,7 +185,7 @@ def estimate(
     """How long each part of `notice reproduce` takes.
 
     Args:
-        pairs: of all tasks together, all of them answered rightly.
+        pairs: of all tasks together, all of them answered correctly.
         module_pairs: of each of three tasks.
         dtype: "float32" or "bfloat16"; nf4 computes in bfloat16.
         gpu: one of `GPUS`.

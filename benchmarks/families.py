@@ -11,7 +11,7 @@ import torch
 
 from notice_lib import PairSet, Site, sweep
 from notice_lib.models.base import VLM
-from notice_lib.patching import answer_gap, reference
+from notice_lib.patching import logit_difference, reference
 
 from . import peers
 from .random_families import FAMILIES, REAL, TINY
@@ -119,7 +119,7 @@ def _reference(model: VLM, pairs: PairSet, sites: list[Site]) -> tuple[float, np
         seconds.append(taken)
         return outcomes
 
-    found = sweep(model, pairs, sites, patch=patch).patched
+    found = sweep(model, pairs, sites, engine=patch).patched
     return sum(seconds) / (len(sites) + 2), found[LOGITS].to_numpy()  # 2: the unpatched runs.
 
 
@@ -129,6 +129,6 @@ def _nnsight(
     """Seconds a site of one layer in the middle, and the largest difference to the engine's L."""
     middle = found[found.layer == model.n_layers // 2]
     said = peers.ask(peers.NNSIGHT, python, folder, model, pairs, middle)
-    difference = np.abs(answer_gap(middle) - said["gaps"]).max()
+    difference = np.abs(logit_difference(middle) - said["gaps"]).max()
     peers.check_same("nnsight", difference)
     return said["seconds"] / len(middle), difference

@@ -61,7 +61,7 @@ def _in_turns(model: VLM, pairs: PairSet, sites: list[Site], rounds: int) -> pd.
     for part in parts:
         fast, found = timed(partial(_both, model, part, sites))
         one = PairSet(part.pairs[:1], part.slots, part.near_synonyms)
-        slow, plainly = timed(partial(_both, model, one, few, patch=reference.patch))
+        slow, plainly = timed(partial(_both, model, one, few, engine=reference.patch))
         same = _both(model, one, few)
         sites_a_pair = len(found) / len(part)
         plain_pair = slow / len(plainly) * sites_a_pair

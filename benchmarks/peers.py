@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from notice_lib import NoticeError, PairSet, Site, site_grid, sweep
 from notice_lib.models.base import VLM
-from notice_lib.patching import answer_gap
+from notice_lib.patching import logit_difference
 
 from . import random_models
 from .report import Report, timed
@@ -105,7 +105,7 @@ def _family(family, peers, pythons, rounds, tiny) -> Iterable[dict]:
                 chosen = _spread(middle, peer.sites)
                 said = ask(peer, pythons[peer], Path(folder), model, pairs, chosen)
                 slow = said["seconds"] / len(chosen)
-                difference = np.abs(answer_gap(chosen) - said["gaps"]).max()
+                difference = np.abs(logit_difference(chosen) - said["gaps"]).max()
                 check_same(peer.package, difference)
                 yield {
                     "family": family,

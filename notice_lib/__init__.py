@@ -21,7 +21,7 @@ _HOMES = {
     "replace_tokens": "corruption",
     "semantic_image_pairs": "corruption",
     "VLM": "models",
-    "answered_rightly": "models",
+    "answered_correctly": "models",
     "answers": "models",
     "load_model": "loading",
     "GaussianNoise": "corruption",

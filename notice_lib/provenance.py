@@ -1,6 +1,5 @@
 """Where numbers come from: machine, versions, state of the library's code."""
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -49,11 +48,6 @@ def commit() -> str | None:
     if head.returncode:
         return None
     return head.stdout.strip() + ("-dirty" if changed.returncode else "")
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _processor() -> str:

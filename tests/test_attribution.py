@@ -11,7 +11,7 @@ from test_patching import count_hooks
 
 from notice_lib import NoticeError, effects, load_model, load_pairs, site_grid, sweep
 from notice_lib.models.base import AnswerTokens
-from notice_lib.patching import Patch, PlacedSite, attribution, queries, reference
+from notice_lib.patching import Intervention, PlacedSite, attribution, queries, reference
 from notice_lib.patching.jobs import Job
 
 CASES = [
@@ -25,7 +25,7 @@ ANSWER = AnswerTokens((), 30, 31)
 
 def job_of(runs, sites) -> Job:
     clean, corrupt = runs
-    return Job(corrupt, clean, tuple(Patch((site,)) for site in sites), ANSWER)
+    return Job(corrupt, clean, tuple(Intervention((site,)) for site in sites), ANSWER)
 
 
 def heads_of(model, component, layer, position) -> list[PlacedSite]:
@@ -84,7 +84,7 @@ def test_gradients_are_finite_differences(build, runs):
     direction = torch.randn(here[point].shape, generator=torch.Generator().manual_seed(0)).double()
     direction /= direction.norm()
     step = 1e-2 if model.family == "llava" else 1e-4  # Llama normalises in float32
-    everywhere = Patch((PlacedSite(*point, None, tuple(range(len(clean))), ""),))
+    everywhere = Intervention((PlacedSite(*point, None, tuple(range(len(clean))), ""),))
     ends = [
         Job(corrupt, {point: here[point] + sign * step * direction}, (everywhere,), ANSWER)
         for sign in (1, -1)
@@ -135,7 +135,7 @@ def test_a_circuits_estimate_is_the_sum_of_its_sites(build, runs):
     sites = heads_of(model, "self_attention", 1, (len(clean) - 1,))
     whole = PlacedSite("self_attention", 1, None, (len(clean) - 1,), "")
     job = job_of((clean, corrupt), [*sites, whole])
-    job = replace(job, patches=(*job.patches, Patch(tuple(sites), "all heads")))
+    job = replace(job, interventions=(*job.interventions, Intervention(tuple(sites), "all heads")))
     found = changes(attribution.patch(model, [job])[0])
     assert torch.allclose(found[: len(sites)].sum(0), found[-1])
     assert torch.allclose(found[-2], found[-1])
@@ -246,13 +246,13 @@ def test_a_sweep_of_estimates_lies_beside_an_exact_one(name):
     pairs = load_pairs("svo", n=2, seed=0)
     sites = site_grid(model, ["self_attention"], layers=[1], per_head=True)
     exact = sweep(model, pairs, sites)
-    estimated = sweep(model, pairs, sites[::2], patch=attribution.patch)
+    estimated = sweep(model, pairs, sites[::2], engine=attribution.patch)
     both = attribution.beside(exact, estimated)
     assert len(both) == len(exact.patched)
     assert both.estimate.isna().eq(both["head"] % 2 == 1).all()
-    assert both.logit_difference.equals(effects(exact.table()).logit_difference)
+    assert both.effect.equals(effects(exact.table()).effect)
     of_first = both[both["head"] == 0]
-    wanted = effects(estimated.table()).query("head == 0").logit_difference
+    wanted = effects(estimated.table()).query("head == 0").effect
     assert of_first.estimate.to_list() == wanted.to_list()
 
 
@@ -268,6 +268,6 @@ def test_recall_counts_the_largest_absolutely():
 def test_a_folder_of_estimates_is_not_taken_for_one_of_patched_runs(tmp_path):
     model, pairs = load_model("blip-mini"), load_pairs("svo", n=2)
     sites = site_grid(model, ["mlp"], layers=[1], position="last")
-    sweep(model, pairs, sites, out=tmp_path, patch=attribution.patch)
+    sweep(model, pairs, sites, out=tmp_path, engine=attribution.patch)
     with pytest.raises(NoticeError, match="measures is 'attribution' there and"):
         sweep(model, pairs, sites, out=tmp_path)

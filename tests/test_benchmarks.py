@@ -68,7 +68,7 @@ def test_a_family_sees_its_image(family, tmp_path):
     pairs = random_models.random_pairs(tmp_path, random_models.LLAVA_PROMPT)
     sites = site_grid(model, ["self_attention"], per_head=True, position="last")
     table = effects(sweep(model, pairs, sites).table())
-    assert table.logit_difference.abs().min() > 1e-6
+    assert table.effect.abs().min() > 1e-6
 
 
 def test_the_peak_is_the_measured_process_own():

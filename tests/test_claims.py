@@ -49,7 +49,7 @@ def planted(universal: int, scenes: int = 40, seed: int = 0) -> pd.DataFrame:
                 for head in range(48):
                     rows.append((task, corruption, f"{task}{scene}", head, effects[scene, head]))
     table = pd.DataFrame(rows, columns=["task", "corruption", "scene_id", "head", "effect"])
-    return table.rename(columns={"effect": "logit_difference"}).assign(
+    return table.rename(columns={"effect": "effect"}).assign(
         pair_id=lambda t: t["scene_id"], component="cross_attention", layer=0, draw=0
     )
 

@@ -15,7 +15,7 @@ from notice_lib import LabelledImage, NoticeError, PairSet, load_model, load_pai
 from notice_lib.datasets.build import Built, Scene, Source, pairs_of, select
 from notice_lib.datasets.card import funnel, write_card, write_set
 from notice_lib.datasets.labelled import build_pairs
-from notice_lib.models import answered_rightly
+from notice_lib.models import answered_correctly
 
 SOURCE = Source("a test", "Nobody (2000)", "https://example.org", "Free.")
 WORDS = {"subject": ["cat", "dog", "goat"], "verb": ["pulling", "pushing"]}
@@ -151,9 +151,9 @@ def test_what_cannot_be_selected_is_said():
         select(many().filter(lambda pair: pair.order == "correct_first"))
 
 
-def test_only_what_the_model_answers_rightly_is_drawn():
+def test_only_what_the_model_answers_correctly_is_drawn():
     model, pairs = load_model("blip-mini"), load_pairs("states", n=14, seed=3)
-    right = {pair.pair_id for pair in answered_rightly(model, pairs)}
+    right = {pair.pair_id for pair in answered_correctly(model, pairs)}
     assert 4 < len(right) < 14
     sample, steps = select(pairs, model, n=4, seed=0)
     chosen = {pair.pair_id for pair in sample}
@@ -163,9 +163,9 @@ def test_only_what_the_model_answers_rightly_is_drawn():
     names, left = zip(*steps, strict=True)
     assert names[1:3] == (
         "pairs: drawn, and asked of blip-mini",
-        "pairs: answered rightly with both images",
+        "pairs: answered correctly with both images",
     )
-    # No more than needed is asked, and all that is drawn rightly is kept where there is room.
+    # No more than needed is asked, and all that is answered correctly is kept where there is room.
     assert left[0] == 14 > left[1] >= left[2] >= left[3] == len(sample)
     everything, steps = select(pairs, model)
     assert steps[1][1] == 14

@@ -18,7 +18,7 @@ from notice_lib.models.decoder import DecoderOnly, square_side
 from notice_lib.models.llava import Llava
 from notice_lib.patching import (
     Circuit,
-    Patch,
+    Intervention,
     PlacedSite,
     engine,
     place,
@@ -56,7 +56,7 @@ def runs(model, corruption):
     return clean, replace(model.inputs(first, OTHER), pixel_values=clean.pixel_values)
 
 
-def some_patches(model, inputs, n=10, seed=0) -> tuple[Patch, ...]:
+def some_patches(model, inputs, n=10, seed=0) -> tuple[Intervention, ...]:
     """A random part of all components, layers, heads and positions; and two circuits."""
     random = np.random.default_rng(seed)
     pool = every_site(model, inputs)
@@ -64,7 +64,7 @@ def some_patches(model, inputs, n=10, seed=0) -> tuple[Patch, ...]:
     late = tuple(image[len(image) // 2 :])
     pool += [PlacedSite(name, 0, None, late, "") for name in model.components]
     pool = [pool[i] for i in random.permutation(len(pool))]
-    circuits = [Patch(tuple(pool[-3:]), "a"), Patch(tuple(pool[-9:-3]), "b")]
+    circuits = [Intervention(tuple(pool[-3:]), "a"), Intervention(tuple(pool[-9:-3]), "b")]
     return (*alone(pool[:n]), *alone([s for s in pool if s.positions == late]), *circuits)
 
 
@@ -261,7 +261,7 @@ def test_pairs_go_through_a_sweep_and_an_ablation(family):
     ]
     for corruption in ("image", "text"):
         ways = [
-            sweep(model, pairs, sites, corruption, strict=True, patch=way)
+            sweep(model, pairs, sites, corruption, strict=True, engine=way)
             for way in (engine.patch, reference.patch)
         ]
         fast, slow = (found.patched["logit_correct"].to_numpy() for found in ways)

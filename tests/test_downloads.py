@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from notice_lib import NoticeError, __version__
-from notice_lib.downloads import _kind, count_reasons, download_images, is_public
+from notice_lib.datasets.downloads import _kind, count_reasons, download_images, is_public
 
 CERTIFICATE = Path(__file__).parent / "reference" / "localhost.pem"
 
@@ -168,6 +168,28 @@ def test_a_large_file_is_cut_off_while_it_comes(server, tmp_path):
     assert error_of(server, told, tmp_path / "other", max_bytes=50_000).startswith("too large")
 
 
+def test_the_content_of_redirects_and_errors_is_not_read(server, tmp_path):
+    """It has no limit: urllib3's own redirects and retries would read it all."""
+    sent = Counter()
+
+    def endless(status, **headers):
+        def answer(it):
+            it.send(status, Content_Length=None, Connection="close", **headers)
+            try:
+                for _ in range(2000):
+                    it.wfile.write(bytes(10_000))
+                    sent[status] += 10_000
+            except OSError:
+                it.close_connection = True
+
+        return answer
+
+    server.answers |= {"/1": endless(302, Location="/2"), "/2": endless(503)}
+    assert fetch([f"{server.url}/1"], tmp_path, retries=1)["error"].tolist() == ["503"]
+    assert server.asked == {"/1": 2, "/2": 2}
+    assert max(sent.values()) < 15_000_000
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_a_host_in_trouble_is_asked_again(server, tmp_path, status):
     def busy_twice(it):
@@ -303,6 +325,19 @@ def test_a_name_cannot_change_its_address_between_check_and_connection(
     assert server.seen[0]["Host"] == f"rebind.test:{server.server_port}"
 
 
+def test_each_address_of_a_host_is_tried(server, tmp_path, monkeypatch):
+    def resolver(host, *args, **settings):
+        hosts = ["127.0.0.2", "127.0.0.1"] if host == "two.test" else [host]
+        return [found for host in hosts for found in real(host, *args, **settings)]
+
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    server.answers["/x"] = body(picture(1))
+    url = f"http://two.test:{server.server_port}/x"
+    table = fetch([url], tmp_path, retries=0, allow=lambda address: True)
+    assert table["error"].tolist() == [""]
+
+
 def test_https_checks_the_name_though_it_connects_to_an_address(server, tmp_path, monkeypatch):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
@@ -344,7 +379,8 @@ def test_a_damaged_index_costs_only_its_lines(server, tmp_path):
     urls = [f"{server.url}/x", f"{server.url}/y"]
     fetch(urls, tmp_path, workers=1)
     first, second = (tmp_path / "index.jsonl").read_text().split("\n")[1:3]
-    stray = json.dumps({"url": urls[1], "file": "../../secret.jpg", "error": ""})
+    (tmp_path.parent / "secret.jpg").touch()
+    stray = json.dumps({"url": urls[1], "file": "../secret.jpg", "error": ""})
     with open(tmp_path / "index.jsonl", "wb") as file:
         file.write(b'\xff\n[1]\n{"url": [], "file": "", "error": ""}\n' + first.encode() + b"\n")
         file.write(f"{stray}\n{second[:20]}".encode())
@@ -358,7 +394,7 @@ def test_a_damaged_index_costs_only_its_lines(server, tmp_path):
 
 IN_A_PROCESS = """
 import sys
-from notice_lib.downloads import download_images
+from notice_lib.datasets.downloads import download_images
 urls = [f"{sys.argv[1]}/{i}" for i in range(60)]
 download_images(urls, sys.argv[2], workers=4, allow=lambda address: address == "127.0.0.1")
 """
@@ -406,8 +442,9 @@ def test_a_stopped_download_goes_on(server, tmp_path, sent):
 
 def test_left_over_parts_are_cleared(tmp_path):
     old, young = tmp_path / ".part-old", tmp_path / ".part-young"
-    old.touch()
-    young.touch()
+    for part in (old, young):
+        part.mkdir()
+        (part / "content").touch()
     os.utime(old, (0, 0))
     download_images([], tmp_path)
     assert young.exists() and not old.exists()
@@ -432,8 +469,8 @@ def test_ten_thousand_addresses_take_little_memory(tmp_path):
 
 def test_what_is_no_address_and_no_folder_is_named(tmp_path):
     for url in (float("nan"), "http://\ud800/"):
-        with pytest.raises(NoticeError, match=r"is no address\. Leave out rows"):
+        with pytest.raises(NoticeError, match=r"is not a URL\. Leave out the rows"):
             download_images(["http://a.test/", url], tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(NoticeError, match=r"file is no folder\. Name another cache"):
+    with pytest.raises(NoticeError, match=r"file is not a folder\. Choose another cache"):
         download_images([], tmp_path / "file")

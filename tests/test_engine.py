@@ -1,6 +1,7 @@
 """The fast way equals the plain way, on every component, layer, head and position."""
 
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy, deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +13,7 @@ from test_patching import count_hooks
 
 from notice_lib.models.base import NOISE_PLACES, AnswerTokens, ImageNoise, watch
 from notice_lib.patching import (
-    Patch,
+    Intervention,
     PlacedSite,
     blip_plan,
     decoder_plan,
@@ -82,8 +83,8 @@ def every_site(model, clean) -> list[PlacedSite]:
     ]
 
 
-def alone(sites) -> tuple[Patch, ...]:
-    return tuple(Patch((site,)) for site in sites)
+def alone(sites) -> tuple[Intervention, ...]:
+    return tuple(Intervention((site,)) for site in sites)
 
 
 def gap(outcome):
@@ -148,7 +149,7 @@ def test_any_patches_in_any_chunks_and_batches_are_the_same(build, runs, data):
     pool = every_site(model, a)
     circuit = st.lists(st.sampled_from(pool), min_size=1, max_size=4, unique=True)
     sets = data.draw(st.lists(circuit, min_size=1, max_size=8))
-    patches = tuple(Patch(tuple(sites), str(i)) for i, sites in enumerate(sets))
+    patches = tuple(Intervention(tuple(sites), str(i)) for i, sites in enumerate(sets))
     answer = AnswerTokens(data.draw(st.sampled_from([(), (40,)])), 30, 31)
     jobs = [Job(*runs, patches, answer) for runs in ((b, a), (a, b), (c, a), (noisy, a))]
     rows = data.draw(st.integers(1, 400))
@@ -171,7 +172,7 @@ def test_given_activations_are_written_as_they_are(build, runs):
     sites = every_site(model, clean)[::7]
     points = {(site.component, site.layer) for site in sites}
     _, own = reference.record(model, clean, points)
-    patches = (*alone(sites), Patch(tuple(sites[::3]), "some"))
+    patches = (*alone(sites), Intervention(tuple(sites[::3]), "some"))
     zeros = {point: torch.zeros_like(values) for point, values in own.items()}
     job = Job(clean, zeros, patches, ANSWER)
     (slow,), (fast,) = reference.patch(model, [job]), engine.patch(model, [job])
@@ -320,3 +321,12 @@ def test_configurations_are_restored_after_an_exception(monkeypatch):
     after = [getattr(module, "config", None) for module in modules]
     assert all(one is other for one, other in zip(before, after, strict=True))
     assert names == [getattr(config, "_attn_implementation", None) for config in after]
+
+
+def test_an_adapter_can_be_copied():
+    model = seeded_llava(torch.float64)
+    twin = deepcopy(model)
+    clean, corrupt = llava_runs()["image"]
+    job = Job(corrupt, clean, alone(TEXT_SITES), ANSWER)
+    assert twin.lock is not model.lock and copy(model).lock is model.lock
+    assert largest(*(engine.patch(one, [job])[0] for one in (model, twin))) == 0

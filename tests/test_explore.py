@@ -35,7 +35,7 @@ def bench(blip, pairs):
 
 def effect(model, pairs, index, corruption, site):
     one = replace(pairs, pairs=(pairs[index],))
-    return effects(sweep(model, one, [site], corruption).table()).logit_difference.item()
+    return effects(sweep(model, one, [site], corruption).table()).effect.item()
 
 
 def test_the_controls_lead_to_the_effect_of_their_site(explorer, blip, pairs):
@@ -55,7 +55,7 @@ def test_the_controls_lead_to_the_effect_of_their_site(explorer, blip, pairs):
 def test_effects_are_those_of_a_sweep(bench, blip, pairs, component, head, corruption):
     choice = Choice(1, corruption, Site(component, 3, head, "correct"))
     wanted = effect(blip, pairs, 1, corruption, choice.site)
-    assert bench.effect(choice).logit_difference == pytest.approx(wanted, abs=1e-4)
+    assert bench.effect(choice).effect == pytest.approx(wanted, abs=1e-4)
     size = blip.n_layers * (4 if head is None else blip.n_heads)
     assert len(bench.effects(choice)) == size
 
@@ -82,8 +82,8 @@ def test_the_figure_shows_where_the_head_looks_and_which_it_is(bench):
 def test_it_begins_at_the_strongest_head(bench, explorer, blip):
     start = Choice(0, "image", Site("cross_attention", 0, 0, "correct"))
     strongest = bench.strongest(start)
-    others = bench.effects(start).logit_difference
-    assert abs(bench.effect(strongest).logit_difference) == others.abs().max()
+    others = bench.effects(start).effect
+    assert abs(bench.effect(strongest).effect) == others.abs().max()
 
 
 def test_a_component_without_heads_is_shown_whole(explorer, blip):

@@ -18,7 +18,7 @@ from notice_lib.models.base import AnswerTokens
 from notice_lib.models.decoder import DecoderOnly
 from notice_lib.models.llava import Llava
 from notice_lib.models.load import _refuse_offloading
-from notice_lib.patching import Patch, PlacedSite, engine, packed, reference, self_check
+from notice_lib.patching import Intervention, PlacedSite, engine, packed, reference, self_check
 from notice_lib.patching.double import DoublePrecision
 from notice_lib.patching.jobs import Job
 from notice_lib.patching.recorded import record
@@ -127,7 +127,7 @@ def test_heads_behind_a_norm_are_not_patched_one_by_one():
     for attention in ("eager", "sdpa"):
         model = adapter(more_tiny("llava_bitnet", torch.float32, attention), "bitnet")
         clean, corrupt = runs(model, "image")
-        one = Patch((PlacedSite("self_attention", 1, 2, (len(clean) - 1,), ""),))
+        one = Intervention((PlacedSite("self_attention", 1, 2, (len(clean) - 1,), ""),))
         with pytest.raises(NoticeError, match="BitNetAttention is not its 4 heads side by side"):
             engine.patch(model, [Job(corrupt, clean, (one,), ANSWER)])
         verify(model)
@@ -143,7 +143,7 @@ def test_a_tower_whose_states_are_changed_on_the_way_is_not_patched():
     """Granite multiplies its embeddings, the image's among them."""
     model = build("llava_granite")
     clean, corrupt = runs(model, "image")
-    tower = Patch((PlacedSite("vision_mlp", 0, None, (3,), ""),))
+    tower = Intervention((PlacedSite("vision_mlp", 0, None, (3,), ""),))
     with pytest.raises(NoticeError, match="changed between its projector and its first layer"):
         engine.patch(model, [Job(corrupt, clean, (tower,), ANSWER)])
     text = alone(s for s in every_site(model, clean) if s.component in model.components)
@@ -271,6 +271,6 @@ def test_two_images_of_other_grids_are_no_pair():
     wide, tall = (pictures()[0].resize(size) for size in ((64, 48), (48, 64)))
     clean, corrupt = model.inputs(wide, PROMPT), model.inputs(tall, PROMPT)
     assert len(clean) == len(corrupt) and clean.image_tokens == corrupt.image_tokens
-    site = Patch((PlacedSite("mlp", 0, None, (9,), ""),))
+    site = Intervention((PlacedSite("mlp", 0, None, (9,), ""),))
     with pytest.raises(NoticeError, match=r"do not correspond.*image_grid_thw"):
         Job(corrupt, clean, (site,), ANSWER)

@@ -58,7 +58,7 @@ def test_a_full_size_model_is_loaded_and_patched(saved, tmp_path):
     sites += site_grid(model, ["mlp"], [0], position="last")
     pairs = random_models.random_pairs(tmp_path / "pictures", prompt, 1)
     fast = sweep(model, pairs, sites)
-    slow = sweep(model, pairs, sites, patch=reference.patch)
+    slow = sweep(model, pairs, sites, engine=reference.patch)
     for column in ("logit_correct", "logit_incorrect"):
         difference = (fast.patched[column] - slow.patched[column]).abs().max()
         moved = (fast.patched[column] - fast.runs[f"corrupt_{column}"].item()).abs()

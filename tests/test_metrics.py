@@ -7,10 +7,10 @@ from notice_lib.models.answers import SCORES
 from notice_lib.patching import (
     SCHEMA,
     Sweep,
-    answer_gap,
+    effect,
     effects,
+    fraction_recovered,
     logit_difference,
-    normalised_effect,
     patched_probability,
     restoration_probability,
 )
@@ -39,24 +39,24 @@ def a_sweep(direction="denoise", corrupt_gap=-2.0):
 )
 def test_metrics_by_hand(direction, gap, restored, normalised):
     table = a_sweep(direction).table()
-    assert answer_gap(table).item() == 1.0
-    assert answer_gap(table, "clean").item() == 3.0
-    assert logit_difference(table).item() == pytest.approx(gap)
+    assert logit_difference(table).item() == 1.0
+    assert logit_difference(table, "clean").item() == 3.0
+    assert effect(table).item() == pytest.approx(gap)
     assert restoration_probability(table).item() == pytest.approx(restored)
     assert patched_probability(table).item() == 0.6
-    assert normalised_effect(table).item() == pytest.approx(normalised)
+    assert fraction_recovered(table).item() == pytest.approx(normalised)
 
 
 def test_no_infinities_where_clean_and_corrupt_hardly_differ():
     for corrupt_gap in (3.0, 2.7):
         table = a_sweep(corrupt_gap=corrupt_gap).table()
-        assert np.isnan(normalised_effect(table).item())
-    assert normalised_effect(table, smallest_gap=0.2).item() == pytest.approx(-1.7 / 0.3)
+        assert np.isnan(fraction_recovered(table).item())
+    assert fraction_recovered(table, smallest_gap=0.2).item() == pytest.approx(-1.7 / 0.3)
 
 
 def test_effects_adds_a_column_for_each_metric():
     table = effects(a_sweep().table())
-    assert table["logit_difference"].item() == pytest.approx(3.0)
+    assert table["effect"].item() == pytest.approx(3.0)
     assert table["restoration_probability"].item() == pytest.approx(0.5)
     assert table["patched_probability"].item() == 0.6
-    assert table["normalised_effect"].item() == pytest.approx(0.6)
+    assert table["fraction_recovered"].item() == pytest.approx(0.6)

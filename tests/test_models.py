@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from notice_lib import NoticeError, load_model, load_pairs, run_inputs, site_grid, sweep
-from notice_lib.models import answered_rightly, answers
+from notice_lib.models import answered_correctly, answers
 from notice_lib.models.answers import RUNS
 from notice_lib.patching import reference
 from notice_lib.patching.runs import check_lengths
@@ -128,7 +128,7 @@ def test_answers_has_a_row_a_pair(model):
     pairs = load_pairs("faces", n=6)
     table = answers(model, pairs)
     assert table["pair_id"].tolist() == [pair.pair_id for pair in pairs]
-    assert (table["right"] == (table["answer"] == table["expected"])).all()
+    assert (table["is_correct"] == (table["answer"] == table["expected"])).all()
     corrupt = answers(model, pairs, run="corrupt")
     assert corrupt["expected"].tolist() == [pair.incorrect for pair in pairs]
 
@@ -137,7 +137,7 @@ def test_answers_has_a_row_a_pair(model):
 def test_the_minis_are_right_through_load_model(model, task):
     """A sample of what tests/test_checkpoints.py asks in full."""
     pairs = load_pairs(task).filter(lambda pair: pair.split == "heldout" and not pair.distractor)
-    assert answers(model, pairs.sample(60))["right"].mean() >= 0.97
+    assert answers(model, pairs.sample(60))["is_correct"].mean() >= 0.97
 
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
@@ -148,7 +148,7 @@ def test_the_sweep_is_the_plain_way(model, corruption, direction):
     sites += site_grid(model, ["self_attention"], layers=[2], per_head=True, position="last")
     settings = {"corruption": corruption, "direction": direction}
     fast = sweep(model, pairs, sites, **settings)
-    slow = sweep(model, pairs, sites, **settings, patch=reference.patch)
+    slow = sweep(model, pairs, sites, **settings, engine=reference.patch)
     assert len(fast.patched) == len(pairs) * len(sites)
     assert fast.patched.dtypes.astype(str).to_dict() == PATCHED_DTYPES
     assert fast.runs.dtypes.astype(str).to_dict() == RUNS_DTYPES
@@ -185,13 +185,13 @@ def test_the_model_is_loaded_in_float32_without_torchvision(model):
 
 
 def test_each_question_about_a_picture_is_asked_once(blip, monkeypatch):
-    """Those answered rightly are as `answers` tells; pairs of a scene share their questions."""
+    """Those answered correctly are as `answers` tells; pairs of a scene share their questions."""
     lures = load_pairs("states").filter(lambda pair: pair.distractor)
     chosen = {pair.scene_id for pair in lures.sample(4)}
     pairs = lures.filter(lambda pair: pair.scene_id in chosen)
-    right = [answers(blip, pairs, run).set_index("pair_id")["right"] for run in RUNS]
+    right = [answers(blip, pairs, run).set_index("pair_id")["is_correct"] for run in RUNS]
     asked, generate = [], blip.generate
     monkeypatch.setattr(blip, "generate", lambda inputs: asked.append(1) or generate(inputs))
-    kept = {pair.pair_id for pair in answered_rightly(blip, pairs)}
+    kept = {pair.pair_id for pair in answered_correctly(blip, pairs)}
     assert kept == set(right[0].index[right[0] & right[1]]) and 0 < len(kept) < len(pairs)
     assert len(asked) <= len(pairs)

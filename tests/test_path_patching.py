@@ -162,7 +162,7 @@ def test_the_table_of_paths(name):
     found = paths.path_patching(model, pairs, sender, receivers)
     assert len(found.patched) == 2 * 3
     assert found.settings["sender"] == str(sender)
-    straight = sweep(model, pairs, [sender], patch=paths.direct)
+    straight = sweep(model, pairs, [sender], engine=paths.direct)
     own = found.patched[found.patched.layer == 1]
     assert own.logit_correct.to_list() == straight.patched.logit_correct.to_list()
     with pytest.raises(NoticeError, match="layer_output"):

@@ -31,7 +31,7 @@ def table():
             for layer in range(3)
             for role in roles
         ],
-        columns=["pair_id", "component", "layer", "role", "logit_difference"],
+        columns=["pair_id", "component", "layer", "role", "effect"],
     )
 
 
@@ -46,7 +46,7 @@ def heads():
             for layer in range(2)
             for head in range(3)
         ],
-        columns=["pair_id", "component", "layer", "head", "logit_difference"],
+        columns=["pair_id", "component", "layer", "head", "effect"],
     )
 
 
@@ -86,7 +86,7 @@ def panels(figure):
 def test_every_pair_weighs_the_same(table):
     mean = plotting.role_means(table)["mlp"].loc["before", 1]
     rows = table[(table.component == "mlp") & (table.role == "before") & (table.layer == 1)]
-    one, other = (rows[rows.pair_id == name].logit_difference for name in "pq")
+    one, other = (rows[rows.pair_id == name].effect for name in "pq")
     assert len(one) == 2 and len(other) == 1
     assert mean == pytest.approx((one.mean() + other.mean()) / 2, abs=1e-15)
 
@@ -95,7 +95,7 @@ def test_a_role_that_one_pair_lacks_is_the_mean_of_the_others(table):
     means = plotting.role_means(table)["mlp"]
     assert list(means.index) == ["start", "before", "correct", "or", "incorrect", "last"]
     row = table[(table.component == "mlp") & (table.role == "start") & (table.layer == 2)]
-    assert len(row) == 1 and means.loc["start", 2] == row.logit_difference.item()
+    assert len(row) == 1 and means.loc["start", 2] == row.effect.item()
 
 
 def test_the_heat_map_draws_the_means(table):
@@ -123,7 +123,7 @@ def test_all_components_are_drawn_in_the_order_of_the_layer(table):
 def test_the_range_can_be_given_and_zeros_can_be_drawn(table):
     figure = plotting.heat_map(table, limit=2.5)
     assert {axes.images[0].get_clim() for axes in panels(figure)} == {(-2.5, 2.5)}
-    flat = plotting.heat_map(table.assign(logit_difference=0.0))
+    flat = plotting.heat_map(table.assign(effect=0.0))
     assert {axes.images[0].get_clim() for axes in panels(flat)} == {(-1.0, 1.0)}
 
 
@@ -212,7 +212,7 @@ def test_the_alt_text_of_a_heat_map_says_where_its_extremes_are(table):
 
 
 def test_maps_side_by_side_share_one_scale(table):
-    double = table.assign(logit_difference=2 * table.logit_difference)
+    double = table.assign(effect=2 * table.effect)
     figure = plotting.heat_maps({"image": table, "text": double}, components=["mlp"])
     image, text = panels(figure)
     assert [axes.get_title() for axes in (image, text)] == ["image", "text"]
@@ -249,7 +249,7 @@ def test_cells_clearly_below_zero_carry_a_dash(table):
 def test_a_head_map_draws_signed_means_of_pairs(heads):
     means = plotting.head_means(heads)
     of_head = heads[(heads.layer == 1) & (heads["head"] == 2)]
-    by_pair = of_head.groupby("pair_id").logit_difference.mean()
+    by_pair = of_head.groupby("pair_id").effect.mean()
     assert len(of_head) == 4 and means.loc[1, 2] == pytest.approx(by_pair.mean(), abs=1e-15)
     figure = plotting.head_map(heads, selected=[(1, 2), (0, 1)])
     (axes,) = panels(figure)

@@ -8,7 +8,7 @@ import torch
 from seeded import blip_runs, seeded_blip
 
 from notice_lib.models.base import AnswerTokens
-from notice_lib.patching import Patch, PlacedSite
+from notice_lib.patching import Intervention, PlacedSite
 from notice_lib.patching.jobs import Job
 from notice_lib.patching.reference import patch
 
@@ -44,7 +44,7 @@ def test_every_site_equals_the_published_code(corruption, name, dtype, tolerance
     clean, corrupt = blip_runs(dtype)[corruption]
     kinds = [str(kind) for kind in PUBLISHED["kinds"]]
     patches = [
-        Patch(
+        Intervention(
             (PlacedSite(COMPONENTS[kinds[kind]], layer, head if head >= 0 else None, (token,), ""),)
         )
         for kind, layer, token, head in PUBLISHED["sites"].tolist()

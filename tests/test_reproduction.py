@@ -48,7 +48,7 @@ def test_a_small_run_writes_everything(tmp_path):
     assert set(manifest["tables"]) == TABLES | {"option.csv"}
     assert all(sha256(tmp_path / name) == own for name, own in manifest["tables"].items())
     assert manifest["counts"]["svo"]["pairs"] == 8
-    assert manifest["pairs"]["svo"] == manifest["counts"]["svo"]["answered rightly"]
+    assert manifest["pairs"]["svo"] == manifest["counts"]["svo"]["answered correctly"]
     assert set(pd.read_csv(tmp_path / "roles.csv")["task"]) == {"svo", "faces"}
     assert len(pd.read_csv(tmp_path / "heads.csv")) == model.n_layers * model.n_heads
     costs = pd.read_csv(tmp_path / "costs.csv").set_index("part")
@@ -75,7 +75,7 @@ def planted(scenes: int, tokens: int) -> pd.DataFrame:
     """Effects of 2 in layer 0 and of 0 and 1, by turns, in layer 1."""
     rows = [
         {"pair_id": f"{scene}-{pair}", "scene_id": str(scene), "layer": layer, "position": token}
-        | {"logit_difference": 2.0 if layer == 0 else scene % 2}
+        | {"effect": 2.0 if layer == 0 else scene % 2}
         for scene in range(scenes)
         for pair in range(1 + scene % 2)  # every other scene has twice as many pairs
         for layer in range(2)
@@ -91,7 +91,7 @@ def test_scenes_weigh_the_same_and_shares_are_of_the_way():
     found = role_effects(planted(scenes=40, tokens=3)).set_index("layer")
     assert len(found) == 2  # one slot: no rows of its own beside "all"
     assert found["effect"].tolist() == [2, 0.5]
-    assert found["share"].tolist() == [0.5, 0.125]
+    assert found["fraction_recovered"].tolist() == [0.5, 0.125]
     assert found["pairs"].tolist() == [60, 60] and found["scenes"].tolist() == [40, 40]
     assert found.loc[0, ["low", "high"]].tolist() == [2, 2]
     half = found.loc[1, "high"] - found.loc[1, "low"]
@@ -118,7 +118,7 @@ def test_answers_are_kept_and_not_asked_again(tmp_path):
 
     counts = accuracy(found)
     assert counts["pairs"].sum() == 10
-    right = found.groupby("pair_id")["right"].all()
+    right = found.groupby("pair_id")["is_correct"].all()
     assert counts["both"].sum() == right.sum()
     assert (counts["both"] <= counts[["clean", "corrupt"]].min(axis=1)).all()
 
@@ -195,7 +195,7 @@ def test_data_are_read_by_task(tmp_path):
 def test_what_cannot_be_run_is_refused_before_anything_is_patched(tmp_path):
     model = load_model("blip-mini", device="cpu")
     few = some_pairs(2, ["svo"])
-    with pytest.raises(NoticeError, match=r"rightly with both .* show 2 scenes; at least 3"):
+    with pytest.raises(NoticeError, match=r"correctly with both .* show 2 scenes; at least 3"):
         reproduce(model, few, tmp_path)
     assert [path.name for path in (tmp_path / "sweeps").iterdir() if path.is_dir()] == [
         "answers-svo"

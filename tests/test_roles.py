@@ -229,7 +229,7 @@ def test_logit_suppression_is_told_by_effects(pairs, objects):
             "component": "cross_attention",
             "layer": layer,
             "head": head,
-            "logit_difference": rng.normal(-1.0 if (layer, head) == (2, 1) else 0.0, 0.2),
+            "effect": rng.normal(-1.0 if (layer, head) == (2, 1) else 0.0, 0.2),
         }
         for pair in pairs
         for layer in range(LAYERS)
@@ -239,7 +239,7 @@ def test_logit_suppression_is_told_by_effects(pairs, objects):
     suppresses = table.set_index(["layer", "head"])["logit_suppression"]
     assert suppresses[suppresses].index.tolist() == [(2, 1)]
     assert table["effect"][9] == pytest.approx(
-        effects.query("layer == 2 and head == 1")["logit_difference"].mean()
+        effects.query("layer == 2 and head == 1")["effect"].mean()
     )
     assert "effect" not in head_roles(planted(pairs, objects), draws=99)
     with pytest.raises(NoticeError, match="lack some heads of cross_attention"):

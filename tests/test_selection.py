@@ -92,7 +92,7 @@ def test_the_papers_rule_by_hand():
     assert chosen(found) == {(0, 4)}
     row = found.iloc[4]
     assert row["effect"] == pytest.approx(2 / 3)
-    assert row["share"] == pytest.approx(2 / 30)
+    assert row["fraction_recovered"] == pytest.approx(2 / 30)
     assert np.isnan(row["p"])
     assert chosen(head_effects(table, "abs_of_mean")) == {(0, 5)}
     other = condition(rows * 100, component="self_attention")
@@ -207,7 +207,7 @@ def test_noise_is_universal_by_the_papers_rule_and_not_by_the_default():
     for rule in ("signed", "max_t", "abs_of_mean"):
         assert not by_rule[rule]["multimodal"].any()
     signs = np.random.default_rng(1).choice([-1, 1], size=len(table))
-    flipped = table.assign(logit_difference=table["logit_difference"] * signs)
+    flipped = table.assign(effect=table["effect"] * signs)
     again = universal_heads(head_effects(flipped, "paper"))
     pd.testing.assert_frame_equal(again[["kind"]], by_rule["paper"][["kind"]])
 
@@ -215,9 +215,7 @@ def test_noise_is_universal_by_the_papers_rule_and_not_by_the_default():
 def test_effects_are_averaged_over_the_pairs_of_a_scene():
     table = condition(np.arange(24.0).reshape(3, 4, 2))
     np.testing.assert_allclose(scene_effects(table), [[3, 4], [11, 12], [19, 20]])
-    undefined = table.assign(
-        logit_difference=table["logit_difference"].where(table["scene_id"] != "svo-1")
-    )
+    undefined = table.assign(effect=table["effect"].where(table["scene_id"] != "svo-1"))
     np.testing.assert_allclose(scene_effects(undefined), [[3, 4], [19, 20]])
     with pytest.raises(NoticeError, match="Scene svo-0 lacks some of the 2 heads"):
         scene_effects(table[(table["scene_id"] != "svo-0") | (table["head"] != 1)])
@@ -270,16 +268,16 @@ def test_the_null_is_matched_and_subtracted_pair_by_pair():
     null["source_logit_correct"] = -1.0  # of that pair
     null = null.sample(frac=1, random_state=0)
     matched = null_of(table, null)
-    np.testing.assert_allclose(matched["logit_difference"], np.arange(32.0))
-    np.testing.assert_allclose(head_effects(matched)["share"], [1.5, 1.6])
-    np.testing.assert_allclose(beyond_null(table, null)["logit_difference"], 3 - np.arange(32.0))
+    np.testing.assert_allclose(matched["effect"], np.arange(32.0))
+    np.testing.assert_allclose(head_effects(matched)["fraction_recovered"], [1.5, 1.6])
+    np.testing.assert_allclose(beyond_null(table, null)["effect"], 3 - np.arange(32.0))
     with pytest.raises(NoticeError, match=r"Give null_of\(table, null\)"):
         head_effects(null)
     with pytest.raises(NoticeError, match="The null lacks 8 rows of the table"):
         beyond_null(table, null[null["scene_id"] != "svo-2"])
 
 
-def test_only_pairs_that_are_answered_rightly_are_kept():
+def test_only_pairs_that_are_answered_correctly_are_kept():
     image = condition(np.ones((3, 1, 1)))
     image.loc[0, "clean_logit_correct"] = -1.0
     image.loc[1, "corrupt_logit_incorrect"] = -1.0

@@ -84,12 +84,12 @@ def test_a_finished_sweep_is_read_and_a_stopped_one_goes_on(model, tmp_path, sma
         ran.append(len(jobs))
         return engine.patch(model, jobs)
 
-    same(sweep(model, pairs, sites, out=tmp_path, patch=counted), whole)
+    same(sweep(model, pairs, sites, out=tmp_path, engine=counted), whole)
     assert ran == []
     (tmp_path / "runs-00001.parquet").unlink()
     with pytest.raises(NoticeError, match="1 of 3 shards are missing"):
         read_sweep(tmp_path)
-    same(sweep(model, pairs, sites, out=tmp_path, patch=counted), whole)
+    same(sweep(model, pairs, sites, out=tmp_path, engine=counted), whole)
     assert ran == [2]
 
 
@@ -181,7 +181,7 @@ def counted(model, jobs):
     return engine.patch(model, jobs)
 
 sites = site_grid(model, ["mlp"], position="last")
-found = sweep(model, load_pairs("svo", n=9), sites, out=sys.argv[1], patch=counted)
+found = sweep(model, load_pairs("svo", n=9), sites, out=sys.argv[1], engine=counted)
 state = PartialState(cpu=True)
 print(f"process {state.process_index} of {state.num_processes} ran {ran}, has {len(found.runs)}")
 """

@@ -27,9 +27,9 @@ from notice_lib import (
     site_grid,
     sweep,
 )
+from notice_lib.datasets.downloads import download_images
 from notice_lib.datasets.svo_probes import read_svo_probes
 from notice_lib.datasets.svo_words import NEAR_SYNONYMS
-from notice_lib.downloads import download_images
 
 FIXTURE = Path(__file__).parent / "fixtures" / "svo_probes.csv"
 ROW = {

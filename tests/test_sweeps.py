@@ -50,7 +50,7 @@ SWEEPS = [
 def test_engine_and_plain_way_tabulate_the_same(model, pairs, settings):
     sites = [TEXT, CIRCUIT, Site("vision_layer_output", 2, None, "class")]
     fast, slow = (
-        sweep(model, pairs, sites, patch=patch, **settings).table()
+        sweep(model, pairs, sites, engine=patch, **settings).table()
         for patch in (engine.patch, reference.patch)
     )
     draws = 2 if isinstance(settings.get("corruption"), GaussianNoise) else 1
@@ -59,7 +59,7 @@ def test_engine_and_plain_way_tabulate_the_same(model, pairs, settings):
     np.testing.assert_allclose(fast[numbers], slow[numbers], rtol=0, atol=5e-5)
     others = fast.columns.difference(numbers)
     assert fast[others].equals(slow[others])
-    assert (effects(fast)["logit_difference"].abs() > 1e-4).any()
+    assert (effects(fast)["effect"].abs() > 1e-4).any()
 
 
 def test_a_circuits_row_carries_its_name(model, pairs):

@@ -36,7 +36,7 @@ def find_example(model):
         lambda pair: all(getattr(pair, name) == value for name, value in wanted.items())
     )
     pairs = pairs.sample(CANDIDATES)
-    clean, corrupt = (answers(model, pairs, run)["right"] for run in ("clean", "corrupt"))
+    clean, corrupt = (answers(model, pairs, run)["is_correct"] for run in ("clean", "corrupt"))
     found = []
     for pair, right in zip(pairs, clean & corrupt, strict=True):
         site, gap = first_restoring(model, pair)

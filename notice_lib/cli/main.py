@@ -150,14 +150,14 @@ def heads(
     ] = 0.05,
     minimum: Annotated[
         float,
-        typer.Option(min=0, help="Smallest effect that counts, as a share of the whole way."),
+        typer.Option(min=0, help="Smallest effect that counts, as a fraction recovered."),
     ] = 0.005,
-    metric: Annotated[str, typer.Option(help="Column that is averaged.")] = "logit_difference",
+    metric: Annotated[str, typer.Option(help="Column that is averaged.")] = "effect",
     role: Annotated[
         str | None, typer.Option(help="Only this token role, where sweeps have several.")
     ] = None,
     only_answered: Annotated[
-        bool, typer.Option("--answered", help="Only pairs that the model answers rightly.")
+        bool, typer.Option("--answered", help="Only pairs that the model answers correctly.")
     ] = False,
     null: Annotated[
         list[Path] | None,
@@ -173,7 +173,7 @@ def heads(
     under text corruption, multimodal ones under both.
 
     Effects are means over scenes, in the metric's unit, with a bootstrap interval; the percentage
-    is the share of the way from the unpatched run to the one that is copied from.
+    is the fraction recovered of the way from the unpatched run to the one that is copied from.
 
     Example: notice heads results/svo-image results/faces-image --out heads.csv
     """
@@ -190,7 +190,7 @@ def heads(
     table = read(folders)
     table = selection.answered(table) if only_answered else table
     if table.empty:
-        raise NoticeError("No row is left: no such role, or no pair that is answered rightly.")
+        raise NoticeError("No row is left: no such role, or no pair that is answered correctly.")
     found = select(table)
     print(f"Rule {rule}: {selection.RULES[rule]}\n")
     _print_selected(found)
@@ -290,7 +290,7 @@ def _print_selected(found: pd.DataFrame) -> None:
         for row in chosen.itertuples():
             print(
                 f"  L{row.layer}.H{row.head}  {row.effect:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-                f"  {row.share:+.1%}"
+                f"  {row.fraction_recovered:+.1%}"
             )
 
 
@@ -306,9 +306,9 @@ def _print_universal(heads: pd.DataFrame) -> None:
 def _print_strongest(table: pd.DataFrame, rows: int = 10) -> None:
     """The sites with the largest mean logit difference, either sign."""
     keys = ["component", "layer", "head", "role"]
-    means = table.groupby(keys, observed=True)["logit_difference"].mean()
+    means = table.groupby(keys, observed=True)["effect"].mean()
     strongest = means.reindex(means.abs().sort_values(ascending=False).index).head(rows)
-    print("mean logit_difference, in logits (head -1: the whole component)")
+    print("mean effect, in logits (head -1: the whole component)")
     print(strongest.round(3).to_string())
 
 

@@ -23,7 +23,7 @@ Part = Literal["train", "validation"]
 Out = Annotated[Path, typer.Option(help="Folder for the pairs and their card, e.g. mine/states.")]
 Model = Annotated[
     str | None,
-    typer.Option(help="Keep only pairs that this model answers rightly with both images."),
+    typer.Option(help="Keep only pairs that this model answers correctly with both images."),
 ]
 Size = Annotated[
     Literal["paper"] | None, typer.Option("--preset", help="paper: the paper's sample sizes.")

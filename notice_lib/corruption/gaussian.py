@@ -80,7 +80,7 @@ def match_strength(
     the image away: the mean L* of semantic image pairs (mostly negative) may be out of reach.
 
     Args:
-        gap: in logits, e.g. the mean of `answer_gap(table, "corrupt")` of another sweep.
+        gap: in logits, e.g. the mean of `logit_difference(table, "corrupt")` of another sweep.
 
     Raises:
         NoticeError: no strength up to `STRONGEST` gives this mean; says what can be reached.

@@ -173,7 +173,7 @@ def check_pairs(model: VLM, pairs: PairSet) -> pd.DataFrame:
             found = f"{outside} pixels differ outside the" if outside > 0 else "there is no"
             reasons.append(f"{found} mask `differs`")
         for run, answer in (("clean", clean), ("corrupt", corrupt)):
-            if not answer.right:
+            if not answer.is_correct:
                 reasons.append(
                     f"the {run} picture is answered {answer.answer!r}, not {answer.expected!r}"
                 )
@@ -183,7 +183,7 @@ def check_pairs(model: VLM, pairs: PairSet) -> pd.DataFrame:
             | {
                 "clean_answer": clean.answer,
                 "corrupt_answer": corrupt.answer,
-                "intended": bool(corrupt.right),
+                "intended": bool(corrupt.is_correct),
                 "outside": outside,
                 "inside": inside,
                 "reasons": tuple(reasons),

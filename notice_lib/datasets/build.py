@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import NoticeError
-from ..models.answers import answered_rightly
+from ..models.answers import answered_correctly
 from ..models.base import VLM
 from ..pairs import ORDERS, PairSet, SemanticPair, symmetric
 
@@ -163,7 +163,7 @@ def select(
     n: int | None = None,
     seed: int = 0,
 ) -> tuple[PairSet, Steps]:
-    """A balanced sample without replacement of the pairs that a model answers rightly.
+    """A balanced sample without replacement of the pairs that a model answers correctly.
 
     Pairs are drawn in a random order until each group has its number: slot and direction in the
     task "svo", the correct answer in "faces", else the slot. Within a group both answer orders are
@@ -171,7 +171,7 @@ def select(
     about what is drawn, so that a small sample of a large set is quick.
 
     Args:
-        model: only pairs that it answers rightly with both images are kept; None keeps all.
+        model: only pairs that it answers correctly with both images are kept; None keeps all.
         preset: "paper" for the paper's sample sizes: at most 500 pairs of each slot and direction
             ("svo"), 500 of each slot ("states"), 500 of each emotion ("faces").
         n: at most this many pairs, shared equally between the groups; an odd one is left out.
@@ -193,7 +193,7 @@ def select(
     kept, drawn = _fill(cells, quota, pairs, model)
     if model is not None:
         steps.append((f"pairs: drawn, and asked of {model.name}", drawn))
-        steps.append(("pairs: answered rightly with both images", sum(map(len, kept.values()))))
+        steps.append(("pairs: answered correctly with both images", sum(map(len, kept.values()))))
     chosen = set()
     for group in quota:
         size = min(len(kept[group, order]) for order in ORDERS)
@@ -203,7 +203,7 @@ def select(
     if not len(sample):
         raise NoticeError(
             "No pair is left: each group needs one of either answer order"
-            + (f", answered rightly by {model.name} with both images." if model else ".")
+            + (f", answered correctly by {model.name} with both images." if model else ".")
         )
     steps.append(("pairs: equally many of either answer order in each group", len(sample)))
     return sample, steps
@@ -275,16 +275,10 @@ def _fill(cells, quota, pairs: PairSet, model: VLM | None) -> tuple[dict, int]:
             return kept, drawn
         drawn += len(batch)
         asked = PairSet(tuple(batch), pairs.slots, pairs.near_synonyms)
-        for pair in answered_rightly(model, asked) if model else asked:
+        for pair in answered_correctly(model, asked) if model else asked:
             kept[_group(pair), pair.order].append(pair)
 
 
 def content_id(task: str, *contents: str) -> str:
     """The id of a scene by what it is made of, so that names of files and folders do not matter."""
     return f"{task}-{hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]}"
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

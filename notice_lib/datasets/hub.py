@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from PIL import Image
 
 from ..corruption.sip import LabelledImage
 from ..errors import NoticeError
+from ..files import write_atomically
 from ..pairs.images import FORMATS
 from .build import Built, Source
 from .labelled import build_pairs
@@ -178,9 +178,7 @@ def _file(value, folder: Path, where: str, roots=None) -> Path:
     path = folder / f"{hashlib.sha256(value).hexdigest()[:32]}{_ending(value)}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_bytes(value)
-        unfinished.replace(path)
+        write_atomically(path, lambda path: path.write_bytes(value))
     return path
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from .. import progress
 from ..corruption.sip import LabelledImage, draw_partners
 from ..errors import NoticeError
+from ..files import sha256
 from ..pairs import symmetric
 from ..pairs.images import check_image
-from .build import Built, Scene, Source, Steps, content_id, digest, pairs_of
+from .build import Built, Scene, Source, Steps, content_id, pairs_of
 
 Question = Callable[[str, str, str], str]
 """(rest, first option, second option) -> the prompt."""
@@ -85,7 +86,7 @@ def check_files(paths: set[Path], left_out: dict[str, str]) -> dict[Path, str]:
 
     def look(path):
         reason = check_image(path)
-        return reason, None if reason else digest(path)
+        return reason, None if reason else sha256(path)
 
     ordered = sorted(paths)
     digests = {}

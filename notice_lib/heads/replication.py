@@ -43,7 +43,7 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 def confirm_heads(
     heads: pd.DataFrame,
     table: pd.DataFrame,
-    metric: str = "logit_difference",
+    metric: str = "effect",
     level: float = 0.05,
     minimum: float = MINIMUM,
     draws: int | None = None,

@@ -50,7 +50,7 @@ from ..errors import NoticeError
 from ..models.answers import SCORES
 from ..patching import METRICS
 from .statistics import bootstrap_interval, max_t_test, sign_flip_test, two_sd
-from .table import CONDITION, HEAD, scene_effects, whole_way
+from .table import CONDITION, HEAD, scene_effects, total_effect
 
 _NEEDED = {*HEAD, *CONDITION, "pair_id", "scene_id", "draw", "donor"} | {
     f"{run}_{score}" for run in ("base", "source") for score in SCORES
@@ -74,7 +74,7 @@ RULES: dict[str, str] = {
 def head_effects(
     table: pd.DataFrame,
     rule: Rule = "signed",
-    metric: str = "logit_difference",
+    metric: str = "effect",
     level: float = 0.05,
     minimum: float = MINIMUM,
     draws: int | None = None,
@@ -95,8 +95,9 @@ def head_effects(
 
     Returns:
         One row a head and condition: component, layer, head, task, corruption, rule, scenes
-        (their number), effect (mean over scenes, the metric's unit), share (of the way), mean_abs
-        (mean `|metric|` over pairs: the paper's score), low and high (bootstrap interval of effect,
+        (their number), effect (mean over scenes, the metric's unit), fraction_recovered (the effect
+        over the mean effect of going all the way to the source run), mean_abs (mean `|metric|` over
+        pairs: the paper's score), low and high (bootstrap interval of effect,
         `statistics.bootstrap_interval`), p (NaN without a test), q (corrected p) and selected.
 
     Raises:
@@ -136,7 +137,8 @@ def universal_heads(found: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
         "vision, text" for one shown to be each but not both at once, or ""); for each kind a
         column (bool) and q_<kind> (NaN without a test); image_effect and text_effect (means over
         tasks); agreement (share of conditions with the more frequent sign); and for each
-        condition <task>_<corruption>_ effect, share, low, high, mean_abs, p, q and selected.
+        condition <task>_<corruption>_ effect, fraction_recovered, low, high, mean_abs, p, q and
+        selected.
 
     Raises:
         NoticeError: a head is missing in some condition.
@@ -144,7 +146,16 @@ def universal_heads(found: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
     rule = found["rule"].iloc[0]
     wide = {
         name: found.pivot(index=HEAD, columns=CONDITION[::-1], values=name)
-        for name in ("effect", "share", "low", "high", "mean_abs", "p", "q", "selected")
+        for name in (
+            "effect",
+            "fraction_recovered",
+            "low",
+            "high",
+            "mean_abs",
+            "p",
+            "q",
+            "selected",
+        )
     }
     if wide["effect"].isna().any(axis=None):
         raise NoticeError("Some heads are missing in some conditions: run the same sites in all.")
@@ -213,8 +224,8 @@ def _condition(part, rule, metric, level, minimum, draws, seed) -> pd.DataFrame:
     found = by_scene.columns.to_frame(index=False)[["layer", "head"]]
     found["scenes"] = len(matrix)
     found["effect"] = matrix.mean(axis=0)
-    way = whole_way(part, metric)
-    found["share"] = found["effect"] / way
+    way = total_effect(part, metric)
+    found["fraction_recovered"] = found["effect"] / way
     of_pairs = part.assign(score=part[metric].abs()).groupby(HEAD, observed=True)["score"]
     found["mean_abs"] = of_pairs.mean().reindex(by_scene.columns).to_numpy()
     found["low"], found["high"] = bootstrap_interval(matrix, 1 - level, seed=seed)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ..errors import NoticeError
 from ..models.answers import SCORES
-from ..patching import METRICS, Sweep, answer_gap, effects
+from ..patching import METRICS, Sweep, effects, logit_difference
 
 HEAD = ["component", "layer", "head"]
 CONDITION = ["task", "corruption"]
@@ -42,13 +42,16 @@ def gather(sweeps: Iterable[Sweep]) -> pd.DataFrame:
 
 
 def answered(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of pairs that the model answers rightly: the clean run says the clean answer and,
+    """The rows of pairs that the model answers correctly: the clean run says the clean answer and,
     under image corruption, the corrupt run the corrupt picture's.
 
     Source: paper, section 3: only such samples are patched.
     """
-    right = answer_gap(table, "clean") > 0
-    return table[right & ((table["corruption"] != "image") | (answer_gap(table, "corrupt") < 0))]
+    right = logit_difference(table, "clean") > 0
+    reversed_or_not_asked = (table["corruption"] != "image") | (
+        logit_difference(table, "corrupt") < 0
+    )
+    return table[right & reversed_or_not_asked]
 
 
 def null_of(table: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +95,7 @@ def beyond_null(table: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name] - other[name] for name in METRICS})
 
 
-def scene_effects(table: pd.DataFrame, metric: str = "logit_difference") -> pd.DataFrame:
+def scene_effects(table: pd.DataFrame, metric: str = "effect") -> pd.DataFrame:
     """One condition's effects as a matrix: a row a scene, a column a head, the mean of its pairs.
 
     Scenes where the metric is not defined for any head are left out.
@@ -119,7 +122,7 @@ def halves(table: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFra
     return table[first], table[~first]
 
 
-def whole_way(part: pd.DataFrame, metric: str) -> float:
+def total_effect(part: pd.DataFrame, metric: str) -> float:
     """What the metric would be, on average, if the patched run were the source run.
 
     Raises:
@@ -130,8 +133,8 @@ def whole_way(part: pd.DataFrame, metric: str) -> float:
             "These activations come from unrelated scenes, so there is no way to go from base to "
             "source run. Give null_of(table, null), with the sweep that this is the null of."
         )
-    if metric == "logit_difference":
-        return float((answer_gap(part, "source") - answer_gap(part, "base")).mean())
+    if metric == "effect":
+        return float((logit_difference(part, "source") - logit_difference(part, "base")).mean())
     if metric in ("restoration_probability", "patched_probability"):
         return float((part["source_prob_correct"] - part["base_prob_correct"]).mean())
     return 1.0

@@ -1,6 +1,6 @@
 """Models: what a family is to the rest of the library, and what a model answers."""
 
-from .answers import answered_rightly, answers
+from .answers import answered_correctly, answers
 from .base import ROLES, VLM, AnswerTokens, HookPoint, Inputs
 
 __all__ = [
@@ -9,6 +9,6 @@ __all__ = [
     "AnswerTokens",
     "HookPoint",
     "Inputs",
-    "answered_rightly",
+    "answered_correctly",
     "answers",
 ]

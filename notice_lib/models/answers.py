@@ -20,8 +20,8 @@ def answers(model: VLM, pairs: Iterable[SemanticPair], run: str = "clean") -> pd
 
     Returns:
         One row a pair, with pair_id, task, slot, split, order, distractor, the model's own greedy
-        `answer`, `expected` (the option the image shows), `right` (the two are the same word), and
-        the answers' scores (`SCORES`).
+        `answer`, `expected` (the option the image shows), `is_correct` (the two are the same word),
+        and the answers' scores (`SCORES`).
     """
     rows = []
     for pair in progress.bar(list(pairs), desc=f"asking {model.name}", unit="pair"):
@@ -40,15 +40,15 @@ def answers(model: VLM, pairs: Iterable[SemanticPair], run: str = "clean") -> pd
                 "distractor": pair.distractor,
                 "answer": answer,
                 "expected": expected,
-                "right": answer == expected.lower(),
+                "is_correct": answer == expected.lower(),
                 **dict(zip(SCORES, scores.tolist(), strict=True)),
             }
         )
     return pd.DataFrame(rows)
 
 
-def answered_rightly(model: VLM, pairs: PairSet) -> PairSet:
-    """The pairs that a model answers rightly with both pictures, in its own words.
+def answered_correctly(model: VLM, pairs: PairSet) -> PairSet:
+    """The pairs that a model answers correctly with both pictures, in its own words.
 
     Source: paper, section 3: only such samples are patched.
     """

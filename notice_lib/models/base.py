@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
-from typing import Literal
+from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +14,8 @@ from PIL import Image
 
 from ..errors import NoticeError
 from ..pairs.prompts import OptionSpans, Span
+
+Key = TypeVar("Key", bound=Hashable)
 
 ROLES = (
     "start",
@@ -146,7 +148,6 @@ class VLM(ABC):
         family: "blip", "llava", or "decoder" (any other decoder-only model).
         engine: "fast", or "reference" for a model that only one full forward a site can patch.
         checked: whether the model proved itself when it was loaded (`notice_lib.verify`).
-        lock: held while hooks are on the Hugging Face model, so that threads take turns with it.
         fitting_tokens: tokens of patched runs that fit in memory at once, once more did not.
         stacks: in the order in which a run passes them: "vision", the tower; "text", BLIP's
             question encoder or LLaVA's language model; BLIP's answer "decoder".
@@ -163,12 +164,12 @@ class VLM(ABC):
     """Tokens of the vision tower that stand before the image's patches."""
 
     def __init__(self, model: torch.nn.Module, processor=None, name: str = ""):
-        self.model = model.eval()
+        # Any: the attributes of Hugging Face's models are known to no type checker.
+        self.model: Any = model.eval()
         self.processor = processor
         self.name = name
         self.engine: Literal["fast", "reference"] = "fast"
         self.checked = False
-        self.lock = _LOCKS.setdefault(self.model, RLock())
         self.fitting_tokens: int | None = None
         self.stacks = self._stacks(model.config)
         self.image_size, self.grid = self._image_shape(model.config)
@@ -187,6 +188,12 @@ class VLM(ABC):
     def n_heads(self) -> int:
         """Of the text stack."""
         return self.stacks["text"].n_heads
+
+    @property
+    def lock(self) -> RLock:
+        """Held while hooks are on the Hugging Face model, so that threads take turns with it. Of
+        the model and not of the adapter, which can be copied and pickled."""
+        return _LOCKS.setdefault(self.model, RLock())
 
     @property
     def device(self) -> torch.device:
@@ -407,9 +414,9 @@ def hook(module: torch.nn.Module, on: str, visit):
 
 
 @contextmanager
-def watch(points: Mapping[Hashable, HookPoint]) -> Iterator[dict[Hashable, torch.Tensor]]:
+def watch(points: Mapping[Key, HookPoint]) -> Iterator[dict[Key, torch.Tensor]]:
     """Within this block, the activation at each point of each forward is kept under its key."""
-    seen: dict[Hashable, torch.Tensor] = {}
+    seen: dict[Key, torch.Tensor] = {}
 
     def keeper(key):
         def keep(activation):

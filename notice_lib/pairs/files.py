@@ -8,9 +8,7 @@ or a NoticeError; nothing in them is ever executed.
 
 import csv
 import filecmp
-import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import NoticeError
+from ..files import sha256, write_atomically
 
 PATHS = ("clean_image", "corrupt_image", "clean_masks", "corrupt_masks")
 """Columns that name files."""
@@ -33,16 +32,19 @@ def write(folder: Path, columns: list[str], rows: list[Row], words: dict) -> Non
         raise NoticeError(f"{folder} holds a pair set already. Name an empty folder.")
     names = _copy_files(rows, folder)
     (folder / "vocabulary.json").write_text(json.dumps(words, indent=1), encoding="utf-8")
-    unfinished = folder / "pairs.csv.part"
-    with open(unfinished, "w", newline="", encoding="utf-8") as file:
+    for row in rows:
+        row |= {name: names.get((_kind(name), row[name]), "") for name in PATHS}
+    write_atomically(folder / "pairs.csv", lambda path: _write_rows(path, columns, rows))
+
+
+def _write_rows(path: Path, columns: list[str], rows: list[Row]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for row in rows:
-            paths = {name: names.get((_kind(name), row[name]), "") for name in PATHS}
             shown = json.dumps(row["shown"], ensure_ascii=False)
             distractor = str(row["distractor"]).lower()
-            writer.writerow(row | paths | {"shown": shown, "distractor": distractor})
-    os.replace(unfinished, folder / "pairs.csv")
+            writer.writerow(row | {"shown": shown, "distractor": distractor})
 
 
 def read_rows(folder: Path, columns: list[str]) -> Iterator[tuple[str, Row]]:
@@ -112,18 +114,14 @@ def _other_file(target: Path, source: Path) -> bool:
 
 
 def _name_by_content(source: Path) -> str:
-    with open(source, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return re.sub(r"[^\w.-]+", "-", f"{source.stem[:80]}-{digest[:16]}{source.suffix}")
+    return re.sub(r"[^\w.-]+", "-", f"{source.stem[:80]}-{sha256(source)[:16]}{source.suffix}")
 
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file that is not there yet; a part of it never has its name."""
     if not target.exists():
         target.parent.mkdir(exist_ok=True)
-        unfinished = target.with_name(f"{target.name}.part")
-        shutil.copyfile(source, unfinished)
-        os.replace(unfinished, target)
+        write_atomically(target, lambda path: shutil.copyfile(source, path))
 
 
 def read_lines(manifest: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, str]]]:

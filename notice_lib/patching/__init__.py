@@ -2,33 +2,34 @@
 
 from .metrics import (
     METRICS,
-    answer_gap,
+    effect,
     effects,
+    fraction_recovered,
     logit_difference,
-    normalised_effect,
     patched_probability,
     restoration_probability,
 )
 from .runs import run_inputs
 from .self_check import verify
-from .sites import Circuit, Patch, PlacedSite, Site, place, site_grid
+from .sites import Circuit, Intervention, PlacedSite, Site, place, site_grid
 from .store import read_sweep, write_sweep
-from .sweeps import ablate, sweep
+from .sweeps import ablate, make_jobs, sweep
 from .table import SCHEMA, Sweep
 
 __all__ = [
     "METRICS",
     "SCHEMA",
     "Circuit",
-    "Patch",
+    "Intervention",
     "PlacedSite",
     "Site",
     "Sweep",
     "ablate",
-    "answer_gap",
+    "effect",
     "effects",
+    "fraction_recovered",
     "logit_difference",
-    "normalised_effect",
+    "make_jobs",
     "patched_probability",
     "place",
     "read_sweep",

@@ -25,7 +25,7 @@ from ..models.base import VLM, AnswerTokens, Inputs, hook
 from .jobs import NO_SCORES, Activations, Job, Outcome, measures
 from .metrics import effects
 from .reference import columns, record
-from .sites import Patch, PlacedSite
+from .sites import Intervention, PlacedSite
 from .table import PATCHED_DTYPES, Sweep
 
 ROW = [name for name in PATCHED_DTYPES if name not in (*SCORES, "token")]
@@ -34,7 +34,7 @@ ROW = [name for name in PATCHED_DTYPES if name not in (*SCORES, "token")]
 
 @measures("attribution")
 def patch(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
-    """Every patch of every job: `sweep(..., patch=attribution.patch)`, and `ablate` likewise.
+    """Every patch of every job: `sweep(..., engine=attribution.patch)`, and `ablate` likewise.
 
     The tables that come of it look like exact ones; their settings tell them apart.
     """
@@ -49,7 +49,7 @@ def _estimate(model: VLM, job: Job) -> Outcome:
         there, source = job.source, NO_SCORES
     base, here, gradients = linearise(model, job.base, job.points, job.answer)
     changes = {point: there[point] - here[point] for point in job.points}
-    patched = base + first_order(model, job.patches, gradients, changes)
+    patched = base + first_order(model, job.interventions, gradients, changes)
     return Outcome(base, source, patched)
 
 
@@ -84,9 +84,9 @@ def linearise(
 
 
 def first_order(
-    model: VLM, patches: Sequence[Patch], gradients: Activations, changes: Activations
+    model: VLM, interventions: Sequence[Intervention], gradients: Activations, changes: Activations
 ) -> torch.Tensor:
-    """(patches, 4): what the scores change by, with `changes` (1, T, width) at a patch's sites."""
+    """(interventions, 4): what the scores change by, with `changes` (1, T, width) at the sites."""
     products = {point: gradients[point] * changes[point] for point in gradients}
 
     def change(site: PlacedSite) -> torch.Tensor:
@@ -94,7 +94,8 @@ def first_order(
         width = columns(model, site, product.shape[-1])
         return product[:, 0, list(site.positions), width].double().sum((1, 2))
 
-    return torch.stack([sum(map(change, patch.sites)) for patch in patches]).cpu()
+    summed = [sum(map(change, intervention.sites)) for intervention in interventions]
+    return torch.stack(summed).cpu()
 
 
 def beside(exact: Sweep, estimated: Sweep) -> pd.DataFrame:
@@ -102,8 +103,8 @@ def beside(exact: Sweep, estimated: Sweep) -> pd.DataFrame:
 
     Rows of the exact sweep alone have NaN there; those of the estimated one alone are left out.
     """
-    estimates = effects(estimated.table())[[*ROW, "logit_difference"]]
-    estimates = estimates.rename(columns={"logit_difference": "estimate"})
+    estimates = effects(estimated.table())[[*ROW, "effect"]]
+    estimates = estimates.rename(columns={"effect": "estimate"})
     return effects(exact.table()).merge(estimates, on=ROW, how="left", validate="one_to_one")
 
 

@@ -72,13 +72,13 @@ class Run:
 
 def tokens_of(model: Blip, job: Job) -> int:
     """Tokens of one job's runs that are computed at once where none of its chunks is cut."""
-    together = Counter(entry(model, patch) for patch in job.patches)
+    together = Counter(entry(model, intervention) for intervention in job.interventions)
     return len(job.base) * max(together.values(), default=1)
 
 
 @torch.no_grad()
 def patch_group(model: Blip, jobs: Sequence[Job], budget: Budget) -> list[Outcome]:
-    """The outcomes of jobs that have the same prompt length and the same patches."""
+    """The outcomes of jobs that have the same prompt length and the same interventions."""
     bases = [job.base for job in jobs]
     if isinstance(jobs[0].source, Inputs):
         base, source = _runs(model, jobs, bases, [job.source for job in jobs])
@@ -88,18 +88,18 @@ def patch_group(model: Blip, jobs: Sequence[Job], budget: Budget) -> list[Outcom
         given = {point: torch.cat([job.source[point] for job in jobs]) for point in jobs[0].source}
         source_scores = NO_SCORES.expand(len(jobs), -1)
     base_scores = _end_scores(model, base, jobs)
-    patches = jobs[0].patches
-    patched = torch.empty(len(jobs), len(patches), 4, dtype=torch.float64)
-    same = unchanged(model, patches, base.activations, given)
+    interventions = jobs[0].interventions
+    patched = torch.empty(len(jobs), len(interventions), 4, dtype=torch.float64)
+    same = unchanged(model, interventions, base.activations, given)
 
     def question(chunk: Sequence[int]) -> torch.Tensor:
-        return _run_chunk(model, jobs, base, given, [patches[i] for i in chunk])
+        return _run_chunk(model, jobs, base, given, [interventions[i] for i in chunk])
 
     chunks = ((chunk, budget.run(question, chunk)) for chunk in _chunks(model, jobs, same, budget))
     for chunk, hidden in _joined(chunks, budget.tokens // (len(jobs) * len(bases[0]))):
 
         def answer(part: Sequence[int], chunk=chunk, hidden=hidden) -> torch.Tensor:
-            writes = Writes(model, [patches[chunk[i]] for i in part], given)
+            writes = Writes(model, [interventions[chunk[i]] for i in part], given)
             return _patched_scores(model, hidden[:, part], writes, jobs)
 
         patched[:, chunk] = budget.run(answer, range(len(chunk)))
@@ -110,7 +110,7 @@ def patch_group(model: Blip, jobs: Sequence[Job], budget: Budget) -> list[Outcom
 def _runs(model: Blip, jobs: Sequence[Job], *runs: Sequence[Inputs]) -> list[Run]:
     """The unpatched runs, base and source; each image is encoded once, even if they share it."""
     points = {point for point in jobs[0].points if model.stack_of(point[0]) == "vision"}
-    starts = tower_inputs(model, jobs[0].patches)
+    starts = tower_inputs(model, jobs[0].interventions)
     watched = {point: model.hook_point(*point) for point in points}
     watched |= {key: HookPoint(block, "input", False) for key, block in starts.items()}
     images = {_image_key(run): run for group in runs for run in group}
@@ -142,7 +142,7 @@ def _image_layers(model: Blip, encoded: torch.Tensor) -> list[KeysAndValues]:
 
 
 def _text_activations(model: Blip, states: Sequence[LayerStates], job: Job) -> Activations:
-    """Of the points in question encoder and decoder that a job patches."""
+    """Of the points in question encoder and decoder that a job interventions."""
     found = {
         (name, layer): getattr(states[layer], name)
         for name, layer in job.points
@@ -217,14 +217,14 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torc
 def _chunks(
     model: Blip, jobs: Sequence[Job], same: Sequence[bool], budget: Budget
 ) -> Iterator[list[int]]:
-    """Indices of patches that resume together: of one entry; single sites of the question encoder
-    with equally many patched tokens, since only their rows are computed there."""
-    patches, length = jobs[0].patches, len(jobs[0].base)
+    """Indices of interventions that resume together: of one entry; single sites of the question
+    encoder with equally many patched tokens, since only their rows are computed there."""
+    interventions, length = jobs[0].interventions, len(jobs[0].base)
     groups: dict[tuple, list[int]] = defaultdict(list)
-    for i, patch in enumerate(patches):
+    for i, intervention in enumerate(interventions):
         if not same[i]:
-            start, first = entry(model, patch), patch.sites[0]
-            alone = start[0] == "text" and len(patch.sites) == 1
+            start, first = entry(model, intervention), intervention.sites[0]
+            alone = start[0] == "text" and len(intervention.sites) == 1
             groups[start, len(first.positions) if alone else None].append(i)
     for ((stack, _), _), group in groups.items():
         tokens = length + (model.grid**2 + 1 if stack == "vision" else 0)
@@ -252,14 +252,15 @@ def _join_chunks(chunks: Sequence[tuple[list[int], torch.Tensor]]):
     return list(chain(*indices)), torch.cat(hidden, 1)
 
 
-def _run_chunk(model: Blip, jobs, base: Run, source: Activations, patches) -> torch.Tensor:
+def _run_chunk(model: Blip, jobs, base: Run, source: Activations, interventions) -> torch.Tensor:
     """(P, n, T, D) last states of the question in n patched runs that resume together."""
-    stack, layer = entry(model, patches[0])
+    stack, layer = entry(model, interventions[0])
     if stack == "decoder":
-        return _repeated(base.states[-1].layer_output, len(patches))
-    if stack == "vision" or len(patches[0].sites) > 1:
-        return _resume(model, jobs, base, Writes(model, patches, source), stack, layer)
-    hidden = _patched_layer(model, base, source, [patch.sites[0] for patch in patches])
+        return _repeated(base.states[-1].layer_output, len(interventions))
+    if stack == "vision" or len(interventions[0].sites) > 1:
+        return _resume(model, jobs, base, Writes(model, interventions, source), stack, layer)
+    sites = [intervention.sites[0] for intervention in interventions]
+    hidden = _patched_layer(model, base, source, sites)
     for above in range(layer + 1, model.n_layers):
         hidden = _run_layer(model, above, hidden, base.image[above]).layer_output
     return hidden
@@ -267,7 +268,7 @@ def _run_chunk(model: Blip, jobs, base: Run, source: Activations, patches) -> to
 
 def _resume(model: Blip, jobs, base: Run, writes: Writes, stack: str, layer: int) -> torch.Tensor:
     """(P, n, T, D) last hidden states of the question, resumed at a layer of tower or text."""
-    n = len(writes.patches)
+    n = len(writes.interventions)
     if stack == "vision":
         bases = [job.base for job in jobs]
         image = _image_layers(

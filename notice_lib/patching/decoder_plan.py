@@ -1,6 +1,6 @@
 """Patched runs of any decoder-only model without the work that is the same in all of them.
 
-When the tokens of a patch are p and later ones, and its lowest layer is l:
+When the patched tokens are p and later ones, and its lowest layer is l:
 
 - nothing below layer l changes: every run resumes there, from the base run's recorded states;
 - no token before p changes, the image's among them: their keys and values are the base run's,
@@ -41,7 +41,7 @@ from .packed import (
 )
 from .recorded import LayerRun, Run, check_calls, not_heads, record, unknown
 from .resume import Writes, entry, run_tower, tower_inputs, unchanged
-from .sites import Patch, PlacedSite
+from .sites import Intervention, PlacedSite
 
 ROWS_OF_LOGITS = 256
 """Runs whose logits, each as long as the vocabulary, are formed at once."""
@@ -54,10 +54,10 @@ def tokens_of(model: DecoderOnly, job: Job) -> int:
     new are not run.
     """
     length, different, together = len(job.base), _first_difference(model, job), Counter()
-    for patch in job.patches:
-        stack, layer = entry(model, patch)
-        if stack == "vision" or max(p for site in patch.sites for p in site.positions) >= different:
-            needed = length - _first_token(model, job, patch) + _tower_tokens(model, stack)
+    for intervention in job.interventions:
+        stack, layer = entry(model, intervention)
+        if stack == "vision" or max(_tokens(intervention)) >= different:
+            needed = length - _first_token(model, job, intervention) + _tower_tokens(model, stack)
             together[stack, layer] += needed
     return max([length, *together.values()])
 
@@ -74,23 +74,23 @@ def _first_difference(model: DecoderOnly, job: Job) -> int:
 
 @torch.no_grad()
 def patch_group(model: DecoderOnly, jobs: Sequence[Job], budget: Budget) -> list[Outcome]:
-    """The outcomes of jobs of one layout, with the same patches."""
+    """The outcomes of jobs of one layout, with the same interventions."""
     first = jobs[0]
     base = record(
         model,
         [job.base for job in jobs],
         first.points,
         first.answer.prefix,
-        tower_inputs(model, first.patches),
+        tower_inputs(model, first.interventions),
     )
     _check_heads(model, first, base)
     given, source_scores = _source(model, jobs, base)
     base_scores = _score(base.logits, jobs)
-    patched = base_scores[:, None].repeat(1, len(first.patches), 1)
-    same = unchanged(model, first.patches, base.activations, given)
+    patched = base_scores[:, None].repeat(1, len(first.interventions), 1)
+    same = unchanged(model, first.interventions, base.activations, given)
 
     def run(chunk: Sequence[int]) -> torch.Tensor:
-        return _run_chunk(model, jobs, base, given, [first.patches[i] for i in chunk])
+        return _run_chunk(model, jobs, base, given, [first.interventions[i] for i in chunk])
 
     for chunk in _chunks(model, jobs, base, same, budget):
         patched[:, chunk] = budget.run(run, chunk)
@@ -100,7 +100,7 @@ def patch_group(model: DecoderOnly, jobs: Sequence[Job], budget: Budget) -> list
 def _check_heads(model, job: Job, base: Run) -> None:
     """Refuse to patch single heads where the output projection reads something else."""
     for layer in {
-        site.layer for patch in job.patches for site in patch.sites
+        site.layer for intervention in job.interventions for site in intervention.sites
         if site.component == "self_attention" and site.head is not None
     }:  # fmt: skip
         heads = base.layers[layer].base.output.flatten(2)
@@ -164,18 +164,24 @@ def _source_behind(model, jobs: Sequence[Job], base: Run) -> tuple[Activations, 
     return activations, _scores(base, hidden[:, -1:], jobs)[:, 0]
 
 
-def _first_token(model, job: Job, patch: Patch) -> int:
-    """The first token that a patch changes; every token of the image hears of its tower."""
-    text = [p for site in patch.sites if site.component in model.components for p in site.positions]
-    if entry(model, patch)[0] == "vision":
-        text.append(job.base.image_tokens.index(True))
-    return min(text)
+def _first_token(model, job: Job, intervention: Intervention) -> int:
+    """The first token that a run changes; every token of the image hears of its tower."""
+    if entry(model, intervention)[0] == "vision":
+        text = [site for site in intervention.sites if site.component in model.components]
+        image = job.base.image_tokens.index(True)
+        return min([image, *_tokens(Intervention(tuple(text)))])
+    return min(_tokens(intervention))
 
 
-def _start(model, job: Job, base: Run, patch: Patch) -> int:
+def _tokens(intervention: Intervention) -> list[int]:
+    """The tokens that are patched, each of its own stack."""
+    return [token for site in intervention.sites for token in site.positions]
+
+
+def _start(model, job: Job, base: Run, intervention: Intervention) -> int:
     """The token at which a patch's run starts."""
-    stack, layer = entry(model, patch)
-    return base.starts[0 if stack == "vision" else layer][_first_token(model, job, patch)]
+    stack, layer = entry(model, intervention)
+    return base.starts[0 if stack == "vision" else layer][_first_token(model, job, intervention)]
 
 
 def _tower_tokens(model, stack: str) -> int:
@@ -186,16 +192,18 @@ def _tower_tokens(model, stack: str) -> int:
 def _chunks(
     model, jobs: Sequence[Job], base: Run, same: Sequence[bool], budget: Budget
 ) -> Iterator[list[int]]:
-    """Indices of patches that resume together, by their starts: of one entry; single sites of the
-    language model with equally many patched tokens, since only their rows are computed there."""
+    """Indices of interventions that resume together, by their starts: of one entry; single sites of
+    the language model with equally many patched tokens, since only their rows are computed there.
+    """
     job = jobs[0]
     groups: dict[tuple, list[int]] = defaultdict(list)
-    starts = [0 if done else _start(model, job, base, patch)
-              for patch, done in zip(job.patches, same, strict=True)]  # fmt: skip
-    for i, patch in enumerate(job.patches):
+    starts = [0 if done else _start(model, job, base, intervention)
+              for intervention, done in zip(job.interventions, same, strict=True)]  # fmt: skip
+    for i, intervention in enumerate(job.interventions):
         if not same[i]:
-            where = entry(model, patch)
-            groups[where, len(patch.sites[0].positions) if _is_alone(model, patch) else 0].append(i)
+            where = entry(model, intervention)
+            alone = _is_alone(model, intervention)
+            groups[where, len(_tokens(intervention)) if alone else 0].append(i)
     for ((stack, _), _), group in groups.items():
         tower = _tower_tokens(model, stack)
         chunk, used = [], 0
@@ -209,19 +217,20 @@ def _chunks(
         yield chunk
 
 
-def _is_alone(model, patch: Patch) -> bool:
+def _is_alone(model, intervention: Intervention) -> bool:
     """A single site of the language model."""
-    return len(patch.sites) == 1 and entry(model, patch)[0] == "text"
+    return len(intervention.sites) == 1 and entry(model, intervention)[0] == "text"
 
 
-def _run_chunk(model, jobs, base: Run, given: Activations, patches) -> torch.Tensor:
-    """(P, n, 4) scores of n patches that resume together, in the order of their starts."""
-    stack, layer = entry(model, patches[0])
-    suffixes = Suffixes([_start(model, jobs[0], base, patch) for patch in patches], base.length)
+def _run_chunk(model, jobs, base: Run, given: Activations, interventions) -> torch.Tensor:
+    """(P, n, 4) scores of n interventions that resume together, in the order of their starts."""
+    stack, layer = entry(model, interventions[0])
+    starts = [_start(model, jobs[0], base, intervention) for intervention in interventions]
+    suffixes = Suffixes(starts, base.length)
     first = suffixes.first
-    writes = Writes(model, patches, given, lambda run, token: first[run] + token)
-    if _is_alone(model, patches[0]):
-        hidden = _patched_layer(model, base.layers[layer], given, patches, suffixes)
+    writes = Writes(model, interventions, given, lambda run, token: first[run] + token)
+    if _is_alone(model, interventions[0]):
+        hidden = _patched_layer(model, base.layers[layer], given, interventions, suffixes)
         return _scores(base, _run_rest(model, base, layer + 1, hidden, suffixes), jobs)
     if stack == "text":
         hidden = base.layers[layer].input[:, suffixes.tokens]
@@ -241,17 +250,21 @@ def _run_chunk(model, jobs, base: Run, given: Activations, patches) -> torch.Ten
 
 
 def _patched_layer(
-    model, layer: LayerRun, given: Activations, patches: Sequence[Patch], suffixes: Suffixes
+    model,
+    layer: LayerRun,
+    given: Activations,
+    interventions: Sequence[Intervention],
+    suffixes: Suffixes,
 ) -> torch.Tensor:
     """(P, R, D) suffixes of the layer's output: the base run's, but for the patched tokens' rows.
 
-    Each patch is one site, of this layer, with the same number of tokens.
+    Each intervention is one site, of this layer, with the same number of tokens.
     """
-    sites: list[PlacedSite] = [patch.sites[0] for patch in patches]
+    sites: list[PlacedSite] = [intervention.sites[0] for intervention in interventions]
     places = torch.tensor([site.positions for site in sites])
     index = [{token: at for at, token in enumerate(site.positions)} for site in sites]
     width = places.shape[1]
-    writes = Writes(model, patches, given, lambda run, token: run * width + index[run][token])
+    writes = Writes(model, interventions, given, lambda run, token: run * width + index[run][token])
     tokens = places.flatten()
     with writes.hooked("text"):
         attend = PatchedRows(layer.base, tokens)

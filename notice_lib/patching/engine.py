@@ -19,15 +19,16 @@ MAX_TOKENS = 4096
 
 
 def patch(model: VLM, jobs: Sequence[Job], max_tokens: int | None = None) -> list[Outcome]:
-    """Every patch of every job; the outcomes in the jobs' order.
+    """Every intervention of every job; the outcomes in the jobs' order.
 
-    Jobs of one layout with the same patches run together, which is what makes small models fast. A
-    model that was loaded with engine="reference" is patched by the reference.
+    Jobs of one layout with the same interventions run together, which is what makes small models
+    fast. A model that was loaded with engine="reference" is patched by the reference.
 
     Args:
-        max_tokens: bounds memory, whatever the number of patches and jobs; results do not depend on
-            it beyond rounding. A chunk that does not fit is halved, with a warning, and what did
-            fit is remembered for the next call. None takes `MAX_TOKENS`, or what was found to fit.
+        max_tokens: bounds memory, whatever the number of interventions and jobs; results do not
+            depend on it beyond rounding. A chunk that does not fit is halved, with a warning, and
+            what did fit is remembered for the next call. None takes `MAX_TOKENS`, or what was found
+            to fit.
 
     Raises:
         NoticeError: the model's class has no plan, or does something that its plan does not know.
@@ -62,7 +63,7 @@ def tokens_of(model: VLM, job: Job) -> int:
 def _kind(job: Job) -> Hashable:
     """What jobs must share to run together."""
     given = not isinstance(job.source, Inputs)
-    return job.base.layout, job.answer.prefix, given, job.patches
+    return job.base.layout, job.answer.prefix, given, job.interventions
 
 
 def _patch_group(plan, model: VLM, jobs: Sequence[Job], budget: Budget) -> list[Outcome]:

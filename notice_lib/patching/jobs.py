@@ -1,13 +1,13 @@
 """What an engine is given, and what it gives back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..errors import NoticeError
-from ..models.base import AnswerTokens, Inputs
-from .sites import Patch
+from ..models.base import VLM, AnswerTokens, Inputs
+from .sites import Intervention
 
 Activations = Mapping[tuple[str, int], torch.Tensor]
 """(component, layer) -> (runs, T, width)."""
@@ -15,12 +15,12 @@ Activations = Mapping[tuple[str, int], torch.Tensor]
 
 @dataclass(frozen=True)
 class Job:
-    """One pair's patched runs: each copies the activations at its patch's sites into the base run.
+    """One pair's patched runs: each copies the activations at its sites into the base run.
 
     Attributes:
         base: the run that is patched.
         source: the run that activations come from; or given activations of one run, for ablation.
-        patches: one patched run for each.
+        interventions: one patched run for each.
         answer: where the two answers are told apart.
 
     Raises:
@@ -29,7 +29,7 @@ class Job:
 
     base: Inputs
     source: Inputs | Activations
-    patches: tuple[Patch, ...]
+    interventions: tuple[Intervention, ...]
     answer: AnswerTokens
 
     def __post_init__(self):
@@ -43,7 +43,11 @@ class Job:
     @property
     def points(self) -> set[tuple[str, int]]:
         """The components and layers whose activations are copied."""
-        return {(site.component, site.layer) for patch in self.patches for site in patch.sites}
+        return {
+            (site.component, site.layer)
+            for intervention in self.interventions
+            for site in intervention.sites
+        }
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Outcome:
 
     Attributes:
         base, source: (4,) of the unpatched runs; source is NaN where activations were given.
-        patched: (patches, 4) of the patched runs.
+        patched: (interventions, 4) of the patched runs.
     """
 
     base: torch.Tensor
@@ -60,9 +64,16 @@ class Outcome:
     patched: torch.Tensor
 
 
+Engine = Callable[[VLM, Sequence[Job]], list[Outcome]]
+"""What runs jobs: the outcomes in the jobs' order."""
+
+
 def measures(name: str):
-    """Says of an engine that its numbers are not those of patched runs: what they are is then among
-    a sweep's settings, so that tables of two kinds cannot end in one folder."""
+    """Mark an engine whose numbers are not those of patched runs, such as estimates.
+
+    The name becomes one of a sweep's settings, so that tables of two kinds cannot end up in one
+    folder.
+    """
 
     def mark(engine):
         engine.measures = name

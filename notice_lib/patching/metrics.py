@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 
 
-def answer_gap(table: pd.DataFrame, run: str = "") -> pd.Series:
+def logit_difference(table: pd.DataFrame, run: str = "") -> pd.Series:
     """L of the patched run, or of `run`: "base", "source", "clean" or "corrupt"; in logits."""
     prefix = f"{run}_" if run else ""
     return table[f"{prefix}logit_correct"] - table[f"{prefix}logit_incorrect"]
 
 
-def logit_difference(table: pd.DataFrame) -> pd.Series:
+def effect(table: pd.DataFrame) -> pd.Series:
     """L' - L(base), in logits: the paper's main metric."""
-    return answer_gap(table) - answer_gap(table, "base")
+    return logit_difference(table) - logit_difference(table, "base")
 
 
 def restoration_probability(table: pd.DataFrame) -> pd.Series:
@@ -30,21 +30,21 @@ def patched_probability(table: pd.DataFrame) -> pd.Series:
     return table["prob_correct"].copy()
 
 
-def normalised_effect(table: pd.DataFrame, smallest_gap: float = 0.5) -> pd.Series:
+def fraction_recovered(table: pd.DataFrame, smallest_gap: float = 0.5) -> pd.Series:
     """(L' - L(base)) / (L(source) - L(base)): 0 changes nothing, 1 is the whole way.
 
     Where clean and corrupt run differ by less than `smallest_gap` logits the ratio says nothing:
     it is NaN, which pandas' means leave out. (The published code divides by whatever it is.)
     """
-    gap = answer_gap(table, "source") - answer_gap(table, "base")
-    return logit_difference(table) / gap.where(gap.abs() >= smallest_gap, np.nan)
+    gap = logit_difference(table, "source") - logit_difference(table, "base")
+    return effect(table) / gap.where(gap.abs() >= smallest_gap, np.nan)
 
 
 METRICS = {
-    "logit_difference": logit_difference,
+    "effect": effect,
     "restoration_probability": restoration_probability,
     "patched_probability": patched_probability,
-    "normalised_effect": normalised_effect,
+    "fraction_recovered": fraction_recovered,
 }
 
 

@@ -31,7 +31,7 @@ from ..pairs import PairSet
 from .jobs import Activations, Job, Outcome, measures
 from .reference import columns, patched_logits, record
 from .runs import Corruption
-from .sites import Circuit, Patch, Site, singles
+from .sites import Circuit, Intervention, Site, flatten_sites
 from .sweeps import Direction, sweep
 from .table import Sweep
 
@@ -71,14 +71,14 @@ def path_patching(
         corruption=corruption,
         direction=direction,
         seed=seed,
-        patch=_from_the_first,
+        engine=_from_the_first,
     )
     return replace(found, settings={**found.settings, "sender": str(sender)})
 
 
 @measures("direct paths")
 def direct(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
-    """The engine of direct effects: `sweep(..., patch=paths.direct)`.
+    """The engine of direct effects: `sweep(..., engine=paths.direct)`.
 
     Each site is the sender in turn. The tables that come of it look like those of whole effects;
     their settings tell them apart.
@@ -89,7 +89,7 @@ def direct(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
 def _direct(model: VLM, job: Job) -> Outcome:
     base, source, here, there = _both_runs(model, job)
     patched = []
-    for sender in job.patches:
+    for sender in job.interventions:
         with frozen(model, _mixed(model, here, there, sender)):
             patched.append(model.logits(job.base, job.answer.prefix))
     return _outcome(job, base, source, patched)
@@ -103,7 +103,7 @@ def _from_the_first(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
 
 def _through(model: VLM, job: Job) -> Outcome:
     prefix = job.answer.prefix
-    sender, *receivers = job.patches
+    sender, *receivers = job.interventions
     base, source, here, there = _both_runs(model, job)
     with frozen(model, _mixed(model, here, there, sender)) as computed:
         straight = model.logits(job.base, prefix)
@@ -121,7 +121,7 @@ def _both_runs(model: VLM, job: Job):
     return base, source, here, there
 
 
-def _mixed(model: VLM, here: Activations, there: Activations, sender: Patch) -> Activations:
+def _mixed(model: VLM, here: Activations, there: Activations, sender: Intervention) -> Activations:
     """What is given while a sender's path is followed: the base run's activations, frozen, and the
     sender's from the source run."""
     given = {point: here[point] for point in frozen_points(model)}
@@ -170,7 +170,7 @@ def _check(sender: Site | Circuit, receivers: Sequence[Site | Circuit]) -> None:
             f"{sender}: a sender is one place, but 'each' is one for every token. "
             "Use 'all', a role or an index as the position."
         )
-    for site in singles(receivers):
+    for site in flatten_sites(receivers):
         if site.component not in FROZEN:
             raise NoticeError(f"{site}: a receiver is one of {', '.join(FROZEN)}.")
 

@@ -26,7 +26,7 @@ from .reference import record
 
 @measures("queries")
 def patch(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
-    """The exact effects: `sweep(..., patch=queries.patch)`."""
+    """The exact effects: `sweep(..., engine=queries.patch)`."""
     return reference.patch(_view(model), jobs)
 
 
@@ -52,7 +52,7 @@ def _corrected(model: VLM, job: Job) -> Outcome:
     with frozen(model, here) as moved, _replaced(_view(model), queries):
         model.logits(job.base, prefix)
     changes = {at: moved[at] - outputs[at] for at in job.points}
-    patched = base + attribution.first_order(model, job.patches, gradients, changes)
+    patched = base + attribution.first_order(model, job.interventions, gradients, changes)
     return Outcome(base, score(source, job.answer), patched)
 
 

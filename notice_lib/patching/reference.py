@@ -16,7 +16,7 @@ from .sites import PlacedSite
 
 
 def patch(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
-    """Every patch of every job, one full forward each."""
+    """Every intervention of every job, one full forward each."""
     return [_patch_one(model, job) for job in jobs]
 
 
@@ -28,11 +28,11 @@ def _patch_one(model: VLM, job: Job) -> Outcome:
     else:
         activations, source = job.source, NO_SCORES
     patched = [
-        score(patched_logits(model, job.base, activations, patch.sites, answer.prefix), answer)
-        for patch in job.patches
+        patched_logits(model, job.base, activations, intervention.sites, answer.prefix)
+        for intervention in job.interventions
     ]
     base = score(model.logits(job.base, answer.prefix), answer)
-    return Outcome(base, source, torch.stack(patched))
+    return Outcome(base, source, torch.stack([score(logits, answer) for logits in patched]))
 
 
 @torch.no_grad()

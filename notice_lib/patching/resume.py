@@ -12,7 +12,7 @@ import torch
 
 from ..models.base import VLM, Inputs, hook
 from .jobs import Activations
-from .sites import Patch
+from .sites import Intervention
 
 Entry = tuple[str, int]
 """(stack, layer)"""
@@ -21,16 +21,17 @@ RowOf = Callable[[int, int], int]
 """(run, token) -> the row of a batch in which a run carries a token."""
 
 
-def entry(model: VLM, patch: Patch) -> Entry:
-    """The lowest stack and layer that a patch writes to."""
+def entry(model: VLM, intervention: Intervention) -> Entry:
+    """The lowest stack and layer that an intervention writes to."""
     order = list(model.stacks)
-    places = ((order.index(model.stack_of(site.component)), site.layer) for site in patch.sites)
-    stack, layer = min(places)
+    stack, layer = min(
+        (order.index(model.stack_of(site.component)), site.layer) for site in intervention.sites
+    )
     return order[stack], layer
 
 
 def unchanged(
-    model: VLM, patches: Sequence[Patch], base: Activations, source: Activations
+    model: VLM, interventions: Sequence[Intervention], base: Activations, source: Activations
 ) -> list[bool]:
     """For each patch, whether it writes just what is there: then its run is the base run.
 
@@ -47,11 +48,11 @@ def unchanged(
         rows = same[site.component, site.layer][list(site.positions)]
         return bool((rows if site.head is None else rows[:, site.head]).all())
 
-    return [all(map(is_same, patch.sites)) for patch in patches]
+    return [all(map(is_same, intervention.sites)) for intervention in interventions]
 
 
 class Writes:
-    """Writes n patches into a batch of their runs, n for each of P pairs.
+    """Writes n interventions into a batch of their runs, n for each of P pairs.
 
     Args:
         source: (P, T, W) each.
@@ -62,12 +63,17 @@ class Writes:
     def __init__(
         self,
         model: VLM,
-        patches: Sequence[Patch],
+        interventions: Sequence[Intervention],
         source: Activations,
         row_of: RowOf | None = None,
     ):
-        self.model, self.patches, self.source, self.row_of = model, patches, source, row_of
-        self.points = {(site.component, site.layer) for patch in patches for site in patch.sites}
+        self.model, self.interventions = model, interventions
+        self.source, self.row_of = source, row_of
+        self.points = {
+            (site.component, site.layer)
+            for intervention in interventions
+            for site in intervention.sites
+        }
 
     def __call__(self, component: str, layer: int, x: torch.Tensor) -> torch.Tensor:
         """The activation with this component's and layer's sites written.
@@ -81,7 +87,7 @@ class Writes:
         batch = x.view(len(given), -1, x.shape[-1])
         row_of = self.row_of if component in self.model.components else None
         if row_of is None:
-            length = batch.shape[1] // len(self.patches)
+            length = batch.shape[1] // len(self.interventions)
             row_of = lambda run, token: run * length + token  # noqa: E731
         rows, tokens, heads = self._cells(component, layer, row_of)
         new = given[:, tokens]
@@ -98,8 +104,8 @@ class Writes:
         n_heads = self.model.stacks[self.model.stack_of(component)].n_heads
         tokens: dict[int, int] = {}
         heads: dict[int, list[bool]] = {}
-        for run, patch in enumerate(self.patches):
-            for site in patch.sites:
+        for run, intervention in enumerate(self.interventions):
+            for site in intervention.sites:
                 if (site.component, site.layer) != (component, layer):
                     continue
                 for token in site.positions:
@@ -128,9 +134,11 @@ def _bound(writes: Writes, component: str, layer: int):
     return lambda activation: writes(component, layer, activation)
 
 
-def tower_inputs(model: VLM, patches: Sequence[Patch]) -> Mapping[Entry, torch.nn.Module]:
-    """The layers of the vision tower at which runs of these patches start."""
-    entries = {entry(model, patch) for patch in patches}
+def tower_inputs(
+    model: VLM, interventions: Sequence[Intervention]
+) -> Mapping[Entry, torch.nn.Module]:
+    """The layers of the vision tower at which runs of these interventions start."""
+    entries = {entry(model, intervention) for intervention in interventions}
     return {
         (stack, layer): model.tower_layers[layer] for stack, layer in entries if stack == "vision"
     }
@@ -144,7 +152,7 @@ def run_tower(
     Args:
         hidden: (P, class token + patches, D_v), the base runs' inputs of that layer.
     """
-    n = len(writes.patches)
+    n = len(writes.interventions)
     hidden = hidden.repeat_interleave(n, 0)
     with model.noise([run for run in bases for _ in range(n)]), writes.hooked("vision"):
         for block in model.tower_layers[layer:]:

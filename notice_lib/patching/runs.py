@@ -15,7 +15,7 @@ from ..models.base import VLM, AnswerTokens, Inputs
 from ..pairs import PairSet, SemanticPair
 from .jobs import Activations
 from .reference import record
-from .sites import REGIONS, Circuit, Roles, Site, singles, stack_roles
+from .sites import REGIONS, Circuit, Roles, Site, flatten_sites, stack_roles
 
 Corruption = Literal["image", "text"] | GaussianNoise
 """What differs in the corrupt run: the image (SIP), the prompt's options (STR), or noise."""
@@ -93,7 +93,7 @@ def regions(
     model: VLM, pair: SemanticPair, sites: Iterable[Site | Circuit]
 ) -> dict[str, tuple[int, ...]]:
     """The image patches of each of `REGIONS`, by the masks of either image; {} if no site asks."""
-    every = singles(sites)
+    every = flatten_sites(sites)
     if not any(str(site.position).startswith("image:") for site in every):
         return {}
     masks = [pair.patch_masks(run, model.grid, model.image_size) for run in ("clean", "corrupt")]

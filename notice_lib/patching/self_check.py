@@ -2,7 +2,7 @@
 
 What could go wrong is of two kinds, and so is the check. *Whether the engine does what the model's
 layers do* is a question of arithmetic that half precision hides; it is answered in float64, on one
-layer of each kind and few tokens (`prove_layers`). *Whether the runs are put together rightly* on
+layer of each kind and few tokens (`prove_layers`). *Whether the runs are put together correctly* on
 the real weights and a real input is answered by patching: random sites, a circuit of all, chunks as
 large as the engine will use; each site's difference must be a small part of its effect.
 """
@@ -22,7 +22,7 @@ from .double import DoublePrecision
 from .jobs import Job, Outcome
 from .packed import Base, Recorder, Suffixes, WholeRuns, attending
 from .recorded import LayerRun, closed, not_heads, own_function, record
-from .sites import Patch, PlacedSite
+from .sites import Intervention, PlacedSite
 
 PROMPT = "Is the dog or the goat on the table?"
 
@@ -44,7 +44,7 @@ class Check:
     Attributes:
         sites: patched runs that were compared.
         difference: the largest between engine and reference.
-        effect: the largest that a patch had.
+        effect: the largest of an intervention.
         noise: what rounding alone does to the reference's logits: their change when each pixel is
             moved by one unit in its last place.
         proving: sites whose effect is more than ten times what their difference might have been;
@@ -52,7 +52,7 @@ class Check:
         layers: kinds of layers that were proved in float64.
         unproved: kinds that could not be (4-bit weights, kernels without float64), and why.
         near_ties: tokens of the input that rounding could send to another expert, in a mixture of
-            experts: there engine and reference may rightly differ.
+            experts: there engine and reference may differ without either being wrong.
     """
 
     sites: int
@@ -96,11 +96,11 @@ def verify(model: VLM, inputs: Inputs | None = None, seed: int = 0) -> Check:
         layers, unproved = prove_layers(model, inputs, seed)
         near_ties = count_near_ties(model, inputs)
     sites = _random_sites(model, inputs, rng)
-    patches = (*(Patch((site,)) for site in sites), Patch(tuple(sites), "all"))
+    interventions = (*(Intervention((site,)) for site in sites), Intervention(tuple(sites), "all"))
     logits, own = reference.record(model, inputs, {(s.component, s.layer) for s in sites})
     given = {point: _random_like(values, rng) for point, values in own.items()}
     answers = _most_changed(logits, reference.patched_logits(model, inputs, given, sites))
-    job = Job(inputs, given, patches, AnswerTokens((), *answers))
+    job = Job(inputs, given, interventions, AnswerTokens((), *answers))
     (slow,) = reference.patch(model, [job])
     noise = _noise(model, inputs, logits, answers, rng)
     found = _compare(model, slow, _in_full_chunks(model, job), noise)
@@ -117,14 +117,14 @@ def _most_changed(before: torch.Tensor, after: torch.Tensor) -> list[int]:
 
 
 def _in_full_chunks(model: VLM, job: Job) -> Outcome:
-    """A job's outcome by the engine, its patches repeated until they fill a chunk; of each patch's
-    runs the one that is farthest from the first."""
+    """A job's outcome by the engine, its interventions repeated until they fill a chunk; of each
+    one's runs that which is farthest from the first."""
     together = engine.tokens_of(model, job)
     copies = max(1, engine.MAX_TOKENS // together)
-    (found,) = engine.patch(model, [replace(job, patches=job.patches * copies)])
+    (found,) = engine.patch(model, [replace(job, interventions=job.interventions * copies)])
     runs = found.patched.unflatten(0, (copies, -1))
     farthest = (runs - runs[:1]).abs().amax(-1).argmax(0)
-    return replace(found, patched=runs[farthest, torch.arange(len(job.patches))])
+    return replace(found, patched=runs[farthest, torch.arange(len(job.interventions))])
 
 
 def _noise(model: VLM, inputs: Inputs, logits, answers: list[int], rng) -> float:

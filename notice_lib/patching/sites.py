@@ -67,7 +67,7 @@ class PlacedSite:
 
 
 @dataclass(frozen=True)
-class Patch:
+class Intervention:
     """What one patched run copies: one placed site, or several of a circuit."""
 
     sites: tuple[PlacedSite, ...]
@@ -110,7 +110,7 @@ def site_grid(
     return sites
 
 
-def singles(sites: Iterable[Site | Circuit]) -> list[Site]:
+def flatten_sites(sites: Iterable[Site | Circuit]) -> list[Site]:
     """The sites, and those of the circuits among them."""
     return [one for site in sites for one in (site.sites if isinstance(site, Circuit) else (site,))]
 
@@ -127,7 +127,7 @@ def check_sites(model: VLM, sites: Iterable[Site | Circuit]) -> None:
             if site.name in names:
                 raise NoticeError(f"Two circuits are called {site.name!r}; name them apart.")
             names.add(site.name)
-    for one in singles(sites):
+    for one in flatten_sites(sites):
         _check_site(model, one)
 
 
@@ -166,7 +166,7 @@ def place(
     sites: Iterable[Site | Circuit],
     roles: Roles,
     regions: Mapping[str, tuple[int, ...]] | None = None,
-) -> list[Patch]:
+) -> list[Intervention]:
     """What to patch in one pair's run, a patched run for each element.
 
     Args:
@@ -176,14 +176,15 @@ def place(
     Raises:
         NoticeError: the run has no token at a site's position.
     """
-    patches = []
+    interventions = []
     for site in sites:
         if isinstance(site, Circuit):
             placed = [_place(model, one, roles, regions)[0] for one in site.sites]
-            patches.append(Patch(tuple(placed), site.name))
+            interventions.append(Intervention(tuple(placed), site.name))
         else:
-            patches += [Patch((placed,)) for placed in _place(model, site, roles, regions)]
-    return patches
+            placed = _place(model, site, roles, regions)
+            interventions += [Intervention((one,)) for one in placed]
+    return interventions
 
 
 def _place(model: VLM, site: Site, roles: Roles, regions) -> list[PlacedSite]:
@@ -219,7 +220,7 @@ def _positions(site: Site, roles: tuple[str, ...], regions, grid: int) -> list[t
                 'so regions cannot be told. Use position="image".'
             )
         region = position.removeprefix("image:")
-        found = tuple(image[patch] for patch in regions.get(region, ()) if patch < len(image))
+        found = tuple(image[at] for at in regions.get(region, ()) if at < len(image))
         if not found:
             raise NoticeError(f"{site}: the pair has no mask that reaches tokens of its stack.")
         return [found]

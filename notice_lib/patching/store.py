@@ -6,12 +6,12 @@ written under another name and renamed.
 """
 
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
 
 from ..errors import NoticeError
+from ..files import write_atomically
 from .table import PATCHED_DTYPES, RUNS_DTYPES, SCHEMA, SKIPPED_DTYPES, Sweep, join
 
 TABLES = {"patched": PATCHED_DTYPES, "skipped": SKIPPED_DTYPES, "runs": RUNS_DTYPES}
@@ -35,7 +35,8 @@ class Store:
             _refuse_other(self.folder, _read_plan(self.folder), plan)
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _replace(self.folder / "plan.json", lambda path: path.write_text(json.dumps(plan)))
+            text = json.dumps(plan)
+            write_atomically(self.folder / "plan.json", lambda path: path.write_text(text))
 
     @classmethod
     def open(cls, folder: str | Path) -> "Store":
@@ -55,7 +56,9 @@ class Store:
         """Keep one shard's tables."""
         for name in TABLES:
             table = getattr(part, name)
-            _replace(self._path(name, shard), lambda path, t=table: t.to_parquet(path, index=False))
+            write_atomically(
+                self._path(name, shard), lambda path, t=table: t.to_parquet(path, index=False)
+            )
 
     def read(self) -> Sweep:
         """All shards, in order.
@@ -120,10 +123,3 @@ def _refuse_other(folder: Path, found: dict, wanted: dict) -> None:
             f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here" for name in names
         )
         raise NoticeError(f"{folder} holds another sweep: {differences}. Name another folder.")
-
-
-def _replace(path: Path, write) -> None:
-    """Write a file that is never seen half-written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    temporary.replace(path)

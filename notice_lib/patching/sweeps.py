@@ -14,10 +14,10 @@ from ..errors import NoticeError
 from ..models.answers import SCORES
 from ..models.base import VLM
 from ..pairs import PairSet, SemanticPair
-from . import engine
-from .jobs import Job, Outcome
+from .engine import patch as fast_engine
+from .jobs import Engine, Job, Outcome
 from .runs import Corruption, all_runs, answer_of, given, means, regions, unrelated, zeros
-from .sites import Circuit, Patch, Site, check_sites, place, singles, stack_roles
+from .sites import Circuit, Intervention, Site, check_sites, flatten_sites, place, stack_roles
 from .store import Store
 from .table import (
     PATCHED_DTYPES,
@@ -34,7 +34,6 @@ SHARD = 32
 """Pairs that are prepared, run and stored together."""
 
 Direction = Literal["denoise", "noise"]
-PatchJobs = Callable[[VLM, Sequence[Job]], list[Outcome]]
 Prepare = Callable[[SemanticPair], list[tuple[Job, dict]]]
 """A pair's jobs, each with what is known of it before it is run: the start of its `runs` row."""
 
@@ -49,7 +48,7 @@ def sweep(
     seed: int = 0,
     out: str | Path | None = None,
     strict: bool = False,
-    patch: PatchJobs = engine.patch,
+    engine: Engine = fast_engine,
 ) -> Sweep:
     """Patch each site of each pair, one at a time; the sites of a circuit together.
 
@@ -71,8 +70,8 @@ def sweep(
             and must share the folder.
         strict: raise for the first pair that cannot be run. Otherwise such pairs are left out,
             listed in `skipped` with the reason, and counted in a warning.
-        patch: the engine; `notice_lib.patching.reference.patch` is the slow and obvious one. One
-            whose numbers are something else says so by `jobs.measures`.
+        engine: runs the patched runs. `notice_lib.patching.reference.patch` is the slow and obvious
+            one. One whose numbers are something else says so by `jobs.measures`.
 
     Raises:
         NoticeError: a site that the model does not have; a folder of another sweep; no pair that
@@ -80,6 +79,44 @@ def sweep(
 
     Source: paper, sections 3 and 4; published code, BLIP/patching_utils.py.
     """
+    sites = list(sites)
+    prepare = _preparing(model, pairs, sites, corruption, direction, donor, seed)
+    noisy = isinstance(corruption, GaussianNoise)
+    settings = _settings(model, pairs, sites, engine) | {
+        "corruption": "noise" if noisy else corruption,
+        "noise": asdict(corruption) if noisy else None,
+        "direction": direction,
+        "donor": donor,
+        "seed": seed,
+    }
+    return _sweep(model, pairs, prepare, settings, out, strict, engine)
+
+
+def make_jobs(
+    model: VLM,
+    pairs: PairSet,
+    sites: Iterable[Site | Circuit],
+    corruption: Corruption = "image",
+    direction: Direction = "denoise",
+    donor: Literal["own", "unrelated"] = "own",
+    seed: int = 0,
+) -> list[Job]:
+    """The jobs that a sweep of these pairs hands to its engine, in their order.
+
+    Args:
+        corruption, direction, donor, seed: as in `sweep`.
+
+    Raises:
+        NoticeError: as `sweep`, for the first pair that cannot be run.
+    """
+    sites = list(sites)
+    check_sites(model, sites)
+    prepare = _preparing(model, pairs, sites, corruption, direction, donor, seed)
+    return [job for pair in pairs for job, _ in prepare(pair)]
+
+
+def _preparing(model, pairs, sites, corruption, direction, donor, seed) -> Prepare:
+    """What makes the jobs of a sweep; refuses settings that are none."""
     noisy = isinstance(corruption, GaussianNoise)
     if not (noisy or corruption in ("image", "text")) or direction not in ("denoise", "noise"):
         raise NoticeError(
@@ -88,14 +125,6 @@ def sweep(
         )
     if donor not in ("own", "unrelated"):
         raise NoticeError(f"donor is 'own' or 'unrelated', not {donor!r}.")
-    sites = list(sites)
-    settings = _settings(model, pairs, sites, patch) | {
-        "corruption": "noise" if noisy else corruption,
-        "noise": asdict(corruption) if noisy else None,
-        "direction": direction,
-        "donor": donor,
-        "seed": seed,
-    }
 
     def prepare(pair: SemanticPair) -> list[tuple[Job, dict]]:
         clean, corrupt, corrupt_prompt = all_runs(model, pairs, pair, corruption, seed)
@@ -115,7 +144,7 @@ def sweep(
             found.append((Job(base, source, placed, answer), known))
         return found
 
-    return _sweep(model, pairs, prepare, settings, out, strict, patch)
+    return prepare
 
 
 def ablate(
@@ -126,7 +155,7 @@ def ablate(
     reference: PairSet | None = None,
     out: str | Path | None = None,
     strict: bool = False,
-    patch: PatchJobs = engine.patch,
+    engine: Engine = fast_engine,
 ) -> Sweep:
     """Take sites out of the clean run: write their mean, or zeros, in place of their activations.
 
@@ -138,7 +167,7 @@ def ablate(
             by their place in the question, and of each image patch by itself (`runs.token_keys`);
             so it does not know which option is correct. "zero".
         reference: pairs that the mean is over; by default those that are ablated.
-        out, strict, patch: as in `sweep`.
+        out, strict, engine: as in `sweep`.
 
     Raises:
         NoticeError: as `sweep`.
@@ -146,12 +175,12 @@ def ablate(
     if to not in ("mean", "zero"):
         raise NoticeError(f"Ablation writes the 'mean' or 'zero', not {to!r}.")
     sites, reference = list(sites), reference or pairs
-    settings = _settings(model, pairs, sites, patch) | {
+    settings = _settings(model, pairs, sites, engine) | {
         "corruption": f"{to} ablation",
         "direction": "noise",
         "reference": fingerprint.of_pairs(reference),
     }
-    points = {(site.component, site.layer) for site in singles(sites)}
+    points = {(site.component, site.layer) for site in flatten_sites(sites)}
     values = (means if to == "mean" else zeros)(model, tuple(reference), points)
 
     def prepare(pair: SemanticPair) -> list[tuple[Job, dict]]:
@@ -162,13 +191,13 @@ def ablate(
         known = _known(pair, 0) | {"corrupt_prompt": pair.prompt, "donor": ""}
         return [(Job(clean, given(model, values, points, roles), placed, answer), known)]
 
-    return _sweep(model, pairs, prepare, settings, out, strict, patch)
+    return _sweep(model, pairs, prepare, settings, out, strict, engine)
 
 
-def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], patch) -> dict:
+def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], engine: Engine) -> dict:
     """What every sweep's folder is recognised by."""
     check_sites(model, sites)
-    by_masks = any(str(site.position).startswith("image:") for site in singles(sites))
+    by_masks = any(str(site.position).startswith("image:") for site in flatten_sites(sites))
     return {
         "model": model.name,
         "model_fingerprint": fingerprint.of_model(model),
@@ -177,7 +206,7 @@ def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], patch
         "pairs_fingerprint": fingerprint.of_pairs(pairs),
         "sites": len(sites),
         "sites_fingerprint": fingerprint.of_sites(sites),
-        "measures": getattr(patch, "measures", "patched runs"),
+        "measures": getattr(engine, "measures", "patched runs"),
         "self_check": "passed" if model.checked else "skipped",
         "schema": SCHEMA,
     } | ({"masks_fingerprint": fingerprint.of_masks(pairs)} if by_masks else {})
@@ -188,11 +217,11 @@ def _known(pair: SemanticPair, draw: int) -> dict:
     return known | {"draw": draw, "clean_prompt": pair.prompt}
 
 
-def _sweep(model, pairs: PairSet, prepare: Prepare, settings, out, strict, patch) -> Sweep:
+def _sweep(model, pairs: PairSet, prepare: Prepare, settings, out, strict, engine) -> Sweep:
     """Run all pairs in shards, in memory or in a folder."""
 
     def run(shard: Sequence[SemanticPair]) -> Sweep:
-        return _run(model, shard, prepare, settings, strict, patch)
+        return _run(model, shard, prepare, settings, strict, engine)
 
     shards = [pairs.pairs[start : start + SHARD] for start in range(0, len(pairs), SHARD)]
     if out is None:
@@ -237,7 +266,7 @@ def _progress(shards, settings):
             bar.update(len(shard))
 
 
-def _run(model, shard, prepare: Prepare, settings, strict, patch) -> Sweep:
+def _run(model, shard, prepare: Prepare, settings, strict, engine: Engine) -> Sweep:
     """Prepare, patch and tabulate some pairs."""
     prepared, skipped = [], []
     for pair in shard:
@@ -248,7 +277,7 @@ def _run(model, shard, prepare: Prepare, settings, strict, patch) -> Sweep:
                 raise
             skipped.append({"pair_id": pair.pair_id, "reason": str(error)})
     with model.lock:
-        outcomes = patch(model, [job for job, _ in prepared])
+        outcomes = engine(model, [job for job, _ in prepared])
     patched, runs = [], []
     for (job, known), outcome in zip(prepared, outcomes, strict=True):
         patched += _patched_rows(known, job, outcome)
@@ -266,19 +295,19 @@ def _patched_rows(known: dict, job: Job, outcome: Outcome) -> list[dict]:
         {
             "pair_id": known["pair_id"],
             "draw": known["draw"],
-            **_named(patch, job),
+            **_named(intervention, job),
             **dict(zip(SCORES, scores, strict=True)),
         }
-        for patch, scores in zip(job.patches, outcome.patched.tolist(), strict=True)
+        for intervention, scores in zip(job.interventions, outcome.patched.tolist(), strict=True)
     ]
 
 
-def _named(patch: Patch, job: Job) -> dict:
+def _named(intervention: Intervention, job: Job) -> dict:
     """What a row of the table says of what was patched."""
-    if patch.circuit:
+    if intervention.circuit:
         nowhere = {"layer": -1, "head": -1, "position": -1, "role": "", "token": ""}
-        return {"circuit": patch.circuit, "component": "circuit", **nowhere}
-    (site,) = patch.sites
+        return {"circuit": intervention.circuit, "component": "circuit", **nowhere}
+    (site,) = intervention.sites
     in_text = not site.component.startswith(("vision_", "decoder_"))
     return {
         "circuit": "",

@@ -113,7 +113,7 @@ class Bench:
     def strongest(self, choice: Choice) -> Choice:
         """The choice with the layer and head of the largest absolute effect instead."""
         table = self.effects(choice)
-        top = table.loc[table["logit_difference"].abs().idxmax()]
+        top = table.loc[table["effect"].abs().idxmax()]
         site = Site(
             choice.site.component, int(top["layer"]), int(top["head"]), choice.site.position
         )
@@ -244,10 +244,10 @@ def _headline(row: pd.Series, site: Site) -> tuple[str, str]:
     """The site, and its effect."""
     name = f"layer {site.layer}" if site.head is None else head_name(site.layer, site.head)
     where = f"{name}, {COMPONENTS.get(site.component, site.component)} at {site.position}"
-    what = f"{number(row.logit_difference)} logits"
-    if pd.isna(row.normalised_effect):
+    what = f"{number(row.effect)} logits"
+    if pd.isna(row.fraction_recovered):
         return where, what
-    return where, f"{what}, {number(100 * row.normalised_effect)} % of the way"
+    return where, f"{what}, {number(100 * row.fraction_recovered)} % of the way"
 
 
 def _draw_attention(figure, axes, bench: Bench, choice: Choice) -> str:

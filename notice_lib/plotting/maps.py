@@ -24,7 +24,7 @@ Tables = pd.DataFrame | Mapping[str, pd.DataFrame]
 Heads = Iterable[tuple[int, int]]
 
 
-def role_means(table: pd.DataFrame, value: str = "logit_difference") -> dict[str, pd.DataFrame]:
+def role_means(table: pd.DataFrame, value: str = "effect") -> dict[str, pd.DataFrame]:
     """{component: (roles x layers) means of a column}: of each pair's tokens, then of the pairs.
 
     Every pair weighs the same, however many of its tokens share a role. Roles are in the order of
@@ -40,7 +40,7 @@ def role_means(table: pd.DataFrame, value: str = "logit_difference") -> dict[str
     }
 
 
-def head_means(table: pd.DataFrame, value: str = "logit_difference") -> pd.DataFrame:
+def head_means(table: pd.DataFrame, value: str = "effect") -> pd.DataFrame:
     """(layers x heads) signed means of a column: of each pair's rows, then of the pairs.
 
     A table without pairs, such as of `notice_lib.heads.head_effects`, has a row a head already.
@@ -69,7 +69,7 @@ def head_means(table: pd.DataFrame, value: str = "logit_difference") -> pd.DataF
 
 def heat_map(
     table: pd.DataFrame,
-    value: str = "logit_difference",
+    value: str = "effect",
     components: Iterable[str] | None = None,
     label: str = UNIT,
     limit: float | None = None,
@@ -93,7 +93,7 @@ def heat_map(
 
 def heat_maps(
     tables: Mapping[str, pd.DataFrame],
-    value: str = "logit_difference",
+    value: str = "effect",
     components: Iterable[str] | None = None,
     label: str = UNIT,
     limit: float | None = None,
@@ -118,7 +118,7 @@ def heat_maps(
 
 def head_map(
     tables: Tables,
-    value: str = "logit_difference",
+    value: str = "effect",
     selected: Heads | Mapping[str, Heads] | None = None,
     label: str = UNIT,
     limit: float | None = None,

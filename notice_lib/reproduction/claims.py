@@ -19,7 +19,7 @@ from ..heads.attention import AttentionMaps, attention_maps
 from ..heads.overlap import regions
 from ..heads.roles import head_roles, role_halves
 from ..heads.statistics import two_sd
-from ..heads.table import scene_effects, whole_way
+from ..heads.table import scene_effects, total_effect
 from ..models.answers import SCORES
 from ..models.base import VLM, watch
 from ..pairs import PairSet
@@ -40,7 +40,7 @@ DRAWS = 500
 """Bootstrap draws of whole scenes."""
 
 _KEPT = {"task", "slot", "corruption", "component", "layer", "head", "role", "pair_id", "scene_id"}
-_KEPT |= {"draw", "donor", "logit_difference"}
+_KEPT |= {"draw", "donor", "effect"}
 _KEPT |= {f"{run}_{score}" for run in ("base", "source") for score in SCORES}
 """Columns that the statistics read: a sweep of a large model has millions of rows."""
 
@@ -287,7 +287,7 @@ def shows_objects(maps: AttentionMaps | None) -> bool:
 def _noise_later(evidence: Evidence, rng) -> Interval:
     """Mean depth of positive effects, from 0 (first layer) to 1: noise minus SIP."""
     matrices = {
-        (task, name): part.pivot_table(index="scene_id", columns="layer", values="logit_difference")
+        (task, name): part.pivot_table(index="scene_id", columns="layer", values="effect")
         for name, table in (("sip", evidence.depth), ("noise", evidence.noisy))
         for task, part in table.groupby("task", observed=True)
     }
@@ -315,12 +315,12 @@ def _noise_out(evidence: Evidence, rng) -> Interval:
 def _conditions(table, corruptions, absolute=False, share=False) -> dict[tuple, pd.DataFrame]:
     """{(task, corruption): scenes x heads}: effects, their sizes, or shares of the way."""
     if absolute:
-        table = table.assign(logit_difference=table["logit_difference"].abs())
+        table = table.assign(effect=table["effect"].abs())
     found = {}
     for (task, how), part in table.groupby(["task", "corruption"], observed=True):
         if how in corruptions:
             matrix = scene_effects(part).sort_index(axis=1)
-            found[task, how] = matrix / whole_way(part, "logit_difference") if share else matrix
+            found[task, how] = matrix / total_effect(part, "effect") if share else matrix
     return found
 
 

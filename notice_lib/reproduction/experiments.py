@@ -17,16 +17,19 @@ from .. import fingerprint, provenance
 from ..datasets import load_pairs
 from ..datasets.load import EMBEDDED
 from ..errors import NoticeError
+from ..files import sha256, write_atomically
 from ..models.base import VLM
 from ..pairs import PairSet
 from ..patching import effects, site_grid
 from . import claims, tables
 from .claims import Experiment
-from .logbook import Logbook, check_plan, replace
+from .logbook import Logbook, check_plan
 
 TASKS = ("svo", "states", "faces")
 MODULE_PAIRS = 120
 """Pairs of each task whose modules are patched at every token, unless told otherwise."""
+SCHEMA = 2
+"""Version of the tables' columns; tools/migrate_results.py renames those of earlier ones."""
 SCENES = 3
 """Intervals need so many of each task."""
 
@@ -82,7 +85,7 @@ def reproduce(
     """Run the paper's experiments and measure its claims; goes on where it was stopped.
 
     Args:
-        sets: {task: pairs}; those are used that the model answers rightly with both pictures.
+        sets: {task: pairs}; those are used that the model answers correctly with both pictures.
         out: a folder; data/results/README.md says what it gets. manifest.json is written last.
         seed: of replaced words, noise, samples and statistics.
         module_pairs: of each task, a balanced sample.
@@ -93,7 +96,7 @@ def reproduce(
 
     Raises:
         NoticeError: a model of another family; a task has no three scenes that the model answers
-            rightly; the folder holds another run.
+            correctly; the folder holds another run.
     """
     if model.family not in claims.HEADS:
         raise NoticeError(
@@ -160,8 +163,8 @@ def module_experiments(
 
 
 def _answered(pairs: PairSet, asked: pd.DataFrame) -> PairSet:
-    """Those that are answered rightly with both pictures (paper, section 3)."""
-    right = asked.groupby("pair_id")["right"].all()
+    """Those that are answered correctly with both pictures (paper, section 3)."""
+    right = asked.groupby("pair_id")["is_correct"].all()
     return pairs.filter(lambda pair: bool(right[pair.pair_id]))
 
 
@@ -172,7 +175,7 @@ def _refuse_few(model: VLM, sets: Mapping[str, PairSet], right: Mapping[str, Pai
         if _scenes(pairs) < SCENES:
             raise NoticeError(
                 f"{model.name} answers {len(pairs)} of the {len(sets[task])} pairs of {task} "
-                f"rightly with both pictures, and these show {_scenes(pairs)} scenes; at least "
+                f"correctly with both pictures, and these show {_scenes(pairs)} scenes; at least "
                 f"{SCENES} are needed. Give more pairs, or leave {task} out."
             )
 
@@ -186,7 +189,7 @@ def _counts(sets: Mapping[str, PairSet], right: Mapping[str, PairSet]) -> dict[s
     return {
         task: {
             "pairs": len(pairs),
-            "answered rightly": len(right[task]),
+            "answered correctly": len(right[task]),
             "scenes": _scenes(right[task]),
         }
         for task, pairs in sets.items()
@@ -197,6 +200,7 @@ def _of_run(model: VLM, sets: Mapping[str, PairSet]) -> dict:
     """What was run, where and by what."""
     quantization = getattr(model.model.config, "quantization_config", None)
     return {
+        "schema": SCHEMA,
         "model": model.name,
         "model_fingerprint": fingerprint.of_model(model),
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -222,7 +226,7 @@ def _write(out: Path, small: Mapping[str, pd.DataFrame], manifest: dict) -> None
             table.to_parquet(path, index=False)
         else:
             table.to_csv(path, index=False, float_format="%.6g")
-        hashes[name] = provenance.sha256(path)
+        hashes[name] = sha256(path)
     manifest = manifest | {"tables": hashes}
     text = json.dumps(manifest, indent=1) + "\n"
-    replace(finished, lambda path: path.write_text(text))
+    write_atomically(finished, lambda path: path.write_text(text))

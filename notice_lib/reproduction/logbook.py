@@ -1,9 +1,8 @@
 """What takes long in a reproduction, kept as it comes: answers, sweeps, and the time they took."""
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from accelerate import PartialState
 
 from .. import fingerprint, progress
 from ..errors import NoticeError
+from ..files import write_atomically
 from ..models.answers import RUNS, answers
 from ..models.base import VLM
 from ..pairs import PairSet
@@ -126,7 +126,7 @@ def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
     ]
     for i in progress.bar(mine, desc=f"asking {model.name}", unit=f"{TOGETHER} pairs"):
         found = pd.concat([answers(model, parts[i], run).assign(run=run) for run in RUNS])
-        replace(paths[i], lambda path, table=found: table.to_parquet(path, index=False))
+        write_atomically(paths[i], lambda path, table=found: table.to_parquet(path, index=False))
     state.wait_for_everyone()
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
@@ -135,17 +135,10 @@ def check_plan(folder: Path, plan: dict) -> None:
     path = folder / "plan.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        replace(path, lambda path: path.write_text(json.dumps(plan)))
+        write_atomically(path, lambda path: path.write_text(json.dumps(plan)))
     known = json.loads(path.read_text())
     other = [name for name in plan if known.get(name) != plan[name]]
     if other:
         raise NoticeError(
             f"{folder} holds another run's answers: {', '.join(other)} differ. Name another folder."
         )
-
-
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that is never seen half-written."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    write(unfinished)
-    unfinished.replace(path)

@@ -13,7 +13,7 @@ from ..heads import (
     head_roles,
     universal_heads,
 )
-from ..heads.table import whole_way
+from ..heads.table import total_effect
 from ..models.base import VLM
 from ..pairs import PairSet
 from .claims import Evidence, shows_objects
@@ -24,17 +24,17 @@ PLACE = ["component", "role", "layer"]
 
 
 def accuracy(asked: pd.DataFrame) -> pd.DataFrame:
-    """How many pairs a model answers rightly: a row a task, slot and answer order.
+    """How many pairs a model answers correctly: a row a task, slot and answer order.
 
     Args:
         asked: answers (`notice_lib.answers`) to both pictures, with the column `run`.
 
     Returns:
-        task, slot, order, pairs, and how many are right of the clean pictures, of the corrupt
+        task, slot, order, pairs, and how many are correct of the clean pictures, of the corrupt
         ones, and of both.
     """
     keys = ["task", "slot", "order", "pair_id"]
-    right = asked.pivot(index=keys, columns="run", values="right").astype(bool)
+    right = asked.pivot(index=keys, columns="run", values="is_correct").astype(bool)
     right = right.assign(both=right.all(axis=1), pairs=True)
     counts = right.groupby(keys[:3], sort=False).sum().reset_index()
     return counts[[*keys[:3], "pairs", "clean", "corrupt", "both"]]
@@ -53,7 +53,8 @@ def role_effects(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns:
         A row a slot, component, role and layer: task, slot, corruption, component, role, layer,
         pairs, scenes, effect (logits), low and high (95 % bootstrap interval; NaN with fewer than
-        three scenes), and share (of the mean way from base to source run).
+        three scenes), and fraction_recovered (the effect over the mean effect of going all the way
+        from base to source run).
     """
     names = ["task", "slot", "corruption", *PLACE]
     table = table.astype(dict.fromkeys((*names[:5], "pair_id", "scene_id"), str))
@@ -66,16 +67,16 @@ def role_effects(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         task=table["task"].iloc[0], corruption=table["corruption"].iloc[0]
     )
     sizes = dict.fromkeys(("layer", "pairs", "scenes"), "int32")
-    numbers = dict.fromkeys(("effect", "low", "high", "share"), "float32")
+    numbers = dict.fromkeys(("effect", "low", "high", "fraction_recovered"), "float32")
     return found[[*names, "pairs", "scenes", *numbers]].astype(sizes | numbers)
 
 
 def _cells(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     """A row a component, role and layer."""
-    of_pair = table.groupby([*PLACE, "scene_id", "pair_id"])["logit_difference"].mean()
+    of_pair = table.groupby([*PLACE, "scene_id", "pair_id"])["effect"].mean()
     of_scene = of_pair.groupby([*PLACE, "scene_id"]).mean()
     pairs = of_pair.groupby(PLACE).size()
-    way = whole_way(table.drop_duplicates(["pair_id", "draw"]), "logit_difference")
+    way = total_effect(table.drop_duplicates(["pair_id", "draw"]), "effect")
     parts = []
     for role, values in of_scene.groupby("role"):
         matrix = values.droplevel("role").unstack("scene_id").T.dropna()
@@ -88,7 +89,7 @@ def _cells(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     found = pd.concat(parts, ignore_index=True)
     return found.assign(
         pairs=pairs.reindex(pd.MultiIndex.from_frame(found[PLACE])).to_numpy(),
-        share=found["effect"] / way,
+        fraction_recovered=found["effect"] / way,
     )
 
 

@@ -226,7 +226,7 @@ def _answer_loss(logits, questions, answers, stop):
 
 
 def _count(questions, right, hits):
-    """Add to `hits`, {kind: list of bool}, which of the questions were answered rightly."""
+    """Add to `hits`, {kind: list of bool}, which of the questions were answered correctly."""
     for question, correct in zip(questions, right, strict=True):
         hits.setdefault(question.kind, []).append(correct)
 

@@ -1,0 +1,71 @@
+"""Give stored results the names that the library uses now; the values stay as they are, bit by bit.
+
+Schema 2 of data/results: `share` (an effect over the effect of the whole way) is
+`fraction_recovered`, in heads.csv, noise.csv and modules.parquet; the manifest counts pairs that
+are "answered correctly". A folder that has schema 2 is left alone.
+
+Usage: python tools/migrate_results.py [FOLDER ...]   (all of data/results by default)
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from notice_lib.files import sha256
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = 2
+TABLES = ("heads.csv", "noise.csv")
+
+
+def migrate(folder: Path) -> bool:
+    """Whether a folder was of schema 1; it is of schema 2 then."""
+    manifest_file = folder / "manifest.json"
+    manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+    if manifest.get("schema", 1) >= SCHEMA:
+        return False
+    for name in TABLES:
+        if (folder / name).exists():
+            _rename_in_csv(folder / name)
+    if (folder / "modules.parquet").exists():
+        _rename_in_parquet(folder / "modules.parquet")
+    manifest["schema"] = SCHEMA
+    manifest["migrated"] = (
+        "columns renamed by tools/migrate_results.py; values are those of the run"
+    )
+    for counts in manifest.get("counts", {}).values():
+        counts["answered correctly"] = counts.pop("answered rightly")
+    if "tables" in manifest:
+        manifest["tables"] = {name: sha256(folder / name) for name in manifest["tables"]}
+    manifest_file.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return True
+
+
+def _renamed(column: str) -> str:
+    if column == "share" or column.endswith("_share"):
+        return column.removesuffix("share") + "fraction_recovered"
+    return column
+
+
+def _rename_in_csv(path: Path) -> None:
+    """The header alone; every other byte stays."""
+    header, rest = path.read_text(encoding="utf-8").split("\n", 1)
+    path.write_text("\n".join([",".join(map(_renamed, header.split(","))), rest]), encoding="utf-8")
+
+
+def _rename_in_parquet(path: Path) -> None:
+    table = pq.read_table(path)
+    renamed = table.rename_columns([_renamed(name) for name in table.column_names])
+    metadata = {
+        key: value.replace(b'"share"', b'"fraction_recovered"')
+        for key, value in (table.schema.metadata or {}).items()
+    }
+    pq.write_table(renamed.replace_schema_metadata(metadata), path)
+
+
+if __name__ == "__main__":
+    for place in sys.argv[1:] or sorted((ROOT / "data" / "results").glob("*/")):
+        done = migrate(Path(place))
+        print(f"{Path(place).name}: {'schema 2 now' if done else 'has schema 2'}")
