@@ -43,7 +43,7 @@ def run(tiny: bool = False) -> Report:
         f"48 heads at every text token, {len(pairs)} pairs of svo in {rounds} rounds, both "
         f"corruptions counted as one pair, {torch.get_num_threads()} threads. `ratio` is that of "
         "blip-mini's cross-attention.",
-        "The plain way (one full forward a site) is timed in each round, in turns with the engine, "
+        "The reference (one full forward a site) is timed in each round, in turns with the engine, "
         "on every head at the correct option of one pair, and **extrapolated** to all sites: its "
         "cost does not depend on the site. `max_abs_diff` is that of the answers' logits there.",
     ]
@@ -61,20 +61,20 @@ def _in_turns(model: VLM, pairs: PairSet, sites: list[Site], rounds: int) -> pd.
     for part in parts:
         fast, found = timed(partial(_both, model, part, sites))
         one = PairSet(part.pairs[:1], part.slots, part.near_synonyms)
-        slow, plainly = timed(partial(_both, model, one, few, engine=reference.patch))
+        slow, by_reference = timed(partial(_both, model, one, few, engine=reference.patch))
         same = _both(model, one, few)
         sites_a_pair = len(found) / len(part)
-        plain_pair = slow / len(plainly) * sites_a_pair
+        reference_pair = slow / len(by_reference) * sites_a_pair
         logits = ["logit_correct", "logit_incorrect"]
         rows.append(
             {
                 "pairs": len(part),
                 "sites_a_pair": sites_a_pair,
                 "pairs_per_s": len(part) / fast,
-                "plain_ms_a_site": 1000 * slow / len(plainly),
-                "plain_seconds_a_pair": plain_pair,
-                "ratio": plain_pair * len(part) / fast,
-                "max_abs_diff": (plainly[logits] - same[logits]).abs().max().max(),
+                "reference_ms_a_site": 1000 * slow / len(by_reference),
+                "reference_seconds_a_pair": reference_pair,
+                "ratio": reference_pair * len(part) / fast,
+                "max_abs_diff": (by_reference[logits] - same[logits]).abs().max().max(),
             }
         )
     return pd.DataFrame(rows)

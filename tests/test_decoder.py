@@ -73,7 +73,7 @@ def some_patches(model, inputs, n=10, seed=0) -> tuple[Intervention, ...]:
     [(family, "eager") for family in FAMILIES] + [("qwen2_vl", "sdpa"), ("gemma3", "sdpa")],
 )
 @pytest.mark.parametrize("corruption", ["image", "text"])
-def test_the_engine_is_the_plain_way(family, attention, corruption, exact):
+def test_the_engine_is_the_reference(family, attention, corruption, exact):
     model = build(family, attention=attention)
     clean, corrupt = runs(model, corruption)
     answer = AnswerTokens((40, 41), 30, 31) if corruption == "text" else ANSWER

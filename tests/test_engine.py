@@ -1,4 +1,4 @@
-"""The fast way equals the plain way, on every component, layer, head and position."""
+"""The engine equals the reference, on every component, layer, head and position."""
 
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy, deepcopy
@@ -101,7 +101,7 @@ def largest(one, other) -> float:
 @pytest.mark.parametrize("swap", [False, True], ids=["denoise", "noise"])
 @pytest.mark.parametrize("corruption", ["image", "text"])
 @pytest.mark.parametrize(("build", "runs"), CASES + ODD)
-def test_the_engine_is_the_plain_way_in_float64(build, runs, corruption, swap):
+def test_the_engine_is_the_reference_in_float64(build, runs, corruption, swap):
     model = build(torch.float64)
     clean, corrupt = runs(torch.float64)[corruption]
     base, source = (clean, corrupt) if swap else (corrupt, clean)
@@ -112,7 +112,7 @@ def test_the_engine_is_the_plain_way_in_float64(build, runs, corruption, swap):
 
 
 def worst(build, runs, dtype):
-    """Largest difference of the engine from the plain way, and of that from float64."""
+    """Largest difference of the engine from the reference, and of that from float64."""
     outcomes = {}
     for precision in (dtype, torch.float64):
         model = build(precision)
@@ -125,7 +125,7 @@ def worst(build, runs, dtype):
 
 
 @EVERYTHING
-def test_in_float32_the_engine_errs_no_more_than_the_plain_way(build, runs):
+def test_in_float32_the_engine_errs_no_more_than_the_reference(build, runs):
     difference, error = worst(build, runs, torch.float32)
     assert difference <= max(1e-5, 3 * error)
 

@@ -1,4 +1,4 @@
-"""The plain way equals the published code, site by site."""
+"""The reference equals the published code, site by site."""
 
 from pathlib import Path
 

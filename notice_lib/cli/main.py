@@ -216,7 +216,7 @@ def reproduce(
         typer.Option(
             help="embedded, a folder with svo, states and faces, or one set's folder (repeatable)."
         ),
-    ] = ("embedded",),
+    ] = ("embedded",),  # type: ignore[assignment]  # typer needs list[str]; a tuple is safe
     n: Annotated[int | None, typer.Option("--n", min=1, help="Pairs of each task to ask.")] = None,
     module_pairs: Annotated[
         int, typer.Option(min=1, help="Pairs of each task whose every module is patched.")

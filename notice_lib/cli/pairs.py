@@ -86,11 +86,11 @@ def svo_probes(
     Example: notice pairs svo_probes --csv svo_probes.csv --cache images --out mine/svo
     --model Salesforce/blip-vqa-base --preset paper
     """
-    from ..datasets.svo_probes import read_svo_probes
+    from ..datasets.svo_probes import grammatical_question, read_svo_probes
 
     vlm = _prepare(out, model, device, quantization)
-    settings = {"question": question} if question else {}
-    _write(read_svo_probes(csv, images, cache, **settings), out, vlm, preset, n, seed)
+    built = read_svo_probes(csv, images, cache, question or grammatical_question)
+    _write(built, out, vlm, preset, n, seed)
 
 
 @app.command("mit_states")
@@ -233,7 +233,10 @@ def _prepare(out: Path, model: str | None, device: str | None, quantization: str
     from ..loading import load_model
 
     refuse_used(out)
-    return load_model(model, device, quantization=quantization) if model else None
+    if not model:
+        return None
+    # load_model itself refuses other words than nf4.
+    return load_model(model, device, quantization=quantization)  # type: ignore[arg-type]
 
 
 def _write(built, out: Path, vlm, preset: str | None, n: int | None, seed: int) -> None:

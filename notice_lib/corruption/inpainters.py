@@ -242,8 +242,8 @@ def view(image: Image.Image, mask: np.ndarray, window: Box, size: int):
     blank = keep_outside(image, Image.new("RGB", image.size, (127, 127, 127)), mask)
     pixels = blank.resize((size, size), Image.Resampling.BICUBIC, box=window)
     white = Image.fromarray(mask.astype(np.uint8) * 255)
-    hole = np.asarray(white.resize((size, size), Image.Resampling.BICUBIC, box=window)) > 0
-    hole = torch.from_numpy(hole).float()[None, None]
+    reached = np.asarray(white.resize((size, size), Image.Resampling.BICUBIC, box=window)) > 0
+    hole = torch.from_numpy(reached).float()[None, None]
     known = torch.from_numpy(np.asarray(pixels).copy()).permute(2, 0, 1)[None] / 127.5 - 1
     return known * (1 - hole), hole
 

@@ -194,7 +194,7 @@ def select(
     if model is not None:
         steps.append((f"pairs: drawn, and asked of {model.name}", drawn))
         steps.append(("pairs: answered correctly with both images", sum(map(len, kept.values()))))
-    chosen = set()
+    chosen: set[str] = set()
     for group in quota:
         size = min(len(kept[group, order]) for order in ORDERS)
         for order in ORDERS:
@@ -263,7 +263,9 @@ def _fill(cells, quota, pairs: PairSet, model: VLM | None) -> tuple[dict, int]:
 
     Each round draws as many of each cell as it lacks, so a model is asked little in vain.
     """
-    kept, used, drawn = defaultdict(list), defaultdict(int), 0
+    kept: dict[tuple, list[SemanticPair]] = defaultdict(list)
+    used: dict[tuple, int] = defaultdict(int)
+    drawn = 0
     while True:
         batch = []
         for (group, order), queue in cells.items():

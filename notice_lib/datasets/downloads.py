@@ -24,8 +24,8 @@ import shutil
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
@@ -173,9 +173,10 @@ class _Fetcher:
             workers, maxsize=workers, ca_certs=trusted, timeout=timeout, retries=False
         )
 
-    def fetch_all(self, urls: list[str]) -> Iterator[tuple[str, _Result]]:
+    def fetch_all(self, urls: list[str]) -> Generator[tuple[str, _Result], None, None]:
         """Yield each URL with its result as soon as it is there."""
-        executor, waiting, running = ThreadPoolExecutor(self.workers), iter(urls), {}
+        executor, waiting = ThreadPoolExecutor(self.workers), iter(urls)
+        running: dict[Future[_Result], str] = {}
         try:
             while True:
                 # Only a few tasks exist at a time, so that memory does not grow with the URLs.
@@ -281,7 +282,8 @@ def _ending(part: Path) -> str:
         if reason := check_image(part):
             raise _FailedError(f"not an image: it {reason}")
         with Image.open(part, formats=FORMATS) as image:
-            return _ENDINGS.get(image.format, f".{image.format.lower()}")
+            name = image.format or ""  # Never empty: it is what read the file.
+            return _ENDINGS.get(name, f".{name.lower()}")
 
 
 def _reason(error: Exception) -> str:
@@ -304,6 +306,7 @@ def _retry_after(response: BaseHTTPResponse) -> float | None:
     """Return the seconds that the host asks for, whether as a number or as a date."""
     with suppress(exceptions.InvalidHeader, OverflowError, ValueError):
         return Retry().get_retry_after(response)
+    return None
 
 
 def _kind(error: str) -> str:

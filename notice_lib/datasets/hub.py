@@ -188,4 +188,5 @@ def _ending(data: bytes) -> str:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception:  # Pillow's parsers raise anything at all on malformed files
         return ".bin"
-    return f".{image.format.lower()}"
+    name = image.format or ""  # never empty: it is what read the data
+    return f".{name.lower()}"

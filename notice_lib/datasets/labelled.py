@@ -14,7 +14,7 @@ from ..errors import NoticeError
 from ..files import sha256
 from ..pairs import symmetric
 from ..pairs.images import check_image
-from .build import Built, Scene, Source, Steps, content_id, pairs_of
+from .build import Built, Scene, Source, content_id, pairs_of
 
 Question = Callable[[str, str, str], str]
 """(rest, first option, second option) -> the prompt."""
@@ -27,7 +27,7 @@ def build_pairs(
     source: Source,
     near_synonyms: Mapping[str, Iterable[str]] | None = None,
     seed: int = 0,
-    steps: Steps = (),
+    steps: Iterable[tuple[str, int]] = (),
     masks: Mapping[Path, Path] | None = None,
 ) -> Built:
     """Four pairs of each image and a partner of the same `rest` and slot in another state.

@@ -212,14 +212,12 @@ def _scene(where: str, row: dict[str, str], folder: Path, task: str) -> Scene:
         spans = option_spans(prompt, correct, incorrect)
     except NoticeError as error:
         raise NoticeError(f"{where}: {error}") from None
-    prompts = [prompt, replace_options(prompt, spans, incorrect, correct)]
-    if spans.incorrect < spans.correct:
-        prompts.reverse()
-    masks = [
+    other = replace_options(prompt, spans, incorrect, correct)
+    clean, corrupt = (
         _file(where, row, name, folder) if row.get(name) else None
         for name in ("clean_masks", "corrupt_masks")
-    ]
-    for mask in filter(None, masks):
+    )
+    for mask in filter(None, (clean, corrupt)):
         read_masks(mask)
     return Scene(
         scene_id=row.get("scene", ""),
@@ -230,8 +228,8 @@ def _scene(where: str, row: dict[str, str], folder: Path, task: str) -> Scene:
             _file(where, row, "corrupt_image", folder),
         ),
         answers=(correct, incorrect),
-        prompts=tuple(prompts),
-        masks=tuple(masks),
+        prompts=(other, prompt) if spans.incorrect < spans.correct else (prompt, other),
+        masks=(clean, corrupt),
     )
 
 

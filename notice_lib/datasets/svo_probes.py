@@ -123,7 +123,9 @@ def read_svo_probes(
 
 def _usable_rows(table: Path, question, near) -> tuple[Counter, list[_Row], set[str]]:
     """How many rows each check loses (all rows under "all"), those that pass, and all addresses."""
-    counts, rows, addresses = Counter(), [], set()
+    counts: Counter[str] = Counter()
+    rows: list[_Row] = []
+    addresses: set[str] = set()
     for fields in _read(table, (question,) if isinstance(question, str) else ()):
         counts["all"] += 1
         addresses |= {fields["pos_url"].strip(), fields["neg_url"].strip()}
@@ -174,26 +176,28 @@ def _row(fields: dict[str, str], question, near) -> _Row | str:
     if len(marked) != 1 or any(flag not in _TRUE + _FALSE for flag in flags.values()):
         return _CHECKS[0]
     slot = marked[0]
-    found = [_triplets(fields[f"{which}_triplet"]) for which in ("pos", "neg")]
-    if not all(found):
+    positive, negative = (_triplets(fields[f"{which}_triplet"]) for which in ("pos", "neg"))
+    if not positive or not negative:
         return _CHECKS[1]
-    triplets = next((two for two in product(*found) if _differing(*two) == [slot]), None)
+    both = product(positive, negative)
+    triplets = next((two for two in both if _differing(*two) == [slot]), None)
     if triplets is None:
         return _CHECKS[2]
     if any("person" in word.split() for triplet in triplets for word in triplet):
         return _CHECKS[3]
-    options = tuple(triplet.option(slot) for triplet in triplets)
+    options = triplets[0].option(slot), triplets[1].option(slot)
     if options[1] in near.get(options[0], ()):
         return _CHECKS[4]
     try:
         prompts = _prompts(fields, triplets, slot, options, question)
     except NoticeError:
         return _CHECKS[5]
-    keys = tuple(
-        (fields.get(f"{which}_image_id", "").strip(), fields[f"{which}_url"].strip())
-        for which in ("pos", "neg")
-    )
-    return _Row(slot, triplets, options, prompts, keys)
+    return _Row(slot, triplets, options, prompts, (_key(fields, "pos"), _key(fields, "neg")))
+
+
+def _key(fields: dict[str, str], which: str) -> tuple[str, str]:
+    """(image id, address)"""
+    return fields.get(f"{which}_image_id", "").strip(), fields[f"{which}_url"].strip()
 
 
 def _triplets(text: str) -> list[Triplet]:
@@ -221,8 +225,10 @@ def _prompts(fields, triplets, slot, options, question) -> tuple[str, str]:
         prompts = (given, other) if spans.correct < spans.incorrect else (other, given)
     else:
         sentence = unicodedata.normalize("NFC", fields.get("sentence", ""))
-        prompts = tuple(
-            question(triplets, sentence, slot, *two) or "" for two in (options, options[::-1])
+        a, b = options
+        prompts = (
+            question(triplets, sentence, slot, a, b) or "",
+            question(triplets, sentence, slot, b, a) or "",
         )
     for prompt, first in zip(prompts, ("correct", "incorrect"), strict=True):
         spans = option_spans(prompt, *options)

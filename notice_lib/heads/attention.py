@@ -81,7 +81,7 @@ def attention_maps(
     pairs = tuple(pairs)
     if not pairs:
         raise NoticeError("Attention of no pairs was asked for; give at least one.")
-    runs = []
+    runs: list[RunAttention] = []
     for pair in progress.bar(pairs, desc=f"attention of {model.name}", unit="pair"):
         inputs = model.inputs(pair.image(run), pair.prompt)
         found = image_attention(model, inputs, _query_tokens(model, pair, inputs, query))

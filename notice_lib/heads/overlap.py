@@ -40,7 +40,7 @@ def regions(maps: AttentionMaps) -> dict[str, np.ndarray]:
             "laid on them."
         )
     empty = np.zeros((maps.grid, maps.grid), bool)
-    rows = {"differs": [], "named": [], "other": []}
+    rows: dict[str, list[np.ndarray]] = {"differs": [], "named": [], "other": []}
     for pair in maps.pairs:
         masks = pair.patch_masks(maps.run, maps.grid, maps.image_size)
         named = NAMED.get(pair.slot, ())

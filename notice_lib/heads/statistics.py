@@ -79,7 +79,7 @@ def sign_flip_test(
     Source: Winkler et al., NeuroImage 92 (2014); the minimum as in McCarthy & Smyth,
     Bioinformatics 25 (2009).
     """
-    count, flips = 0, 0
+    count, flips = np.zeros((), int), 0
     for observed, flipped in _flips(effects, minimum, draws, seed):
         count = count + (flipped >= observed).sum(axis=1)
         flips += flipped.shape[1]
@@ -99,7 +99,7 @@ def max_t_test(
 
     Source: Nichols & Holmes, Human Brain Mapping 15 (2002).
     """
-    count, flips = 0, 0
+    count, flips = np.zeros((), int), 0
     for observed, flipped in _flips(effects, minimum, draws, seed):
         largest = flipped.max(axis=(0, 2))
         count = count + (largest[:, None] >= observed.max(axis=0)).sum(axis=0)

@@ -1,5 +1,7 @@
 """BLIP for visual question answering: its question encoder reads the image by cross-attention."""
 
+from typing import Any
+
 import torch
 from PIL import Image
 
@@ -127,7 +129,7 @@ class Blip(VLM):
     def _hook_point(self, component: str, layer: int) -> HookPoint:
         stack = self.stack_of(component)
         if stack == "vision":
-            block = self.tower_layers[layer]
+            block: Any = self.tower_layers[layer]
             if component == "vision_self_attention":
                 return HookPoint(block.self_attn.projection, "input", per_head=True)
             module = block.mlp if component == "vision_mlp" else block

@@ -5,6 +5,7 @@ from copy import copy
 from dataclasses import dataclass
 from inspect import signature
 from math import isqrt
+from typing import Any
 
 import torch
 from PIL import Image
@@ -118,7 +119,9 @@ class DecoderOnly(VLM):
         """(N, vocabulary) logits after `prefix`, of N runs of one layout in one forward."""
         ids = torch.cat([run.input_ids for run in runs])
         ids = torch.cat([ids, ids.new_tensor([prefix] * len(runs)).view(len(runs), -1)], dim=1)
-        extra = {name: torch.cat([run.extra[name] for run in runs]) for name in runs[0].extra}
+        extra: dict[str, Any] = {
+            name: torch.cat([run.extra[name] for run in runs]) for name in runs[0].extra
+        }
         for _ in prefix:  # What the model says of each token: for these, as in its own generation.
             extra = self.model._update_model_kwargs_for_generation(ModelOutput(), extra)
         if "logits_to_keep" in self._forward_arguments:
@@ -203,7 +206,7 @@ class DecoderOnly(VLM):
         return states[list(inputs.image_tokens)]
 
     def query_point(self, component: str, layer: int) -> HookPoint:
-        attention = self.text.attentions[layer]
+        attention: Any = self.text.attentions[layer]
         if component != "self_attention" or not hasattr(attention, "q_proj"):
             raise self._error(
                 f"{component} of {type(attention).__name__} has no q_proj of its own, so its "
@@ -252,9 +255,9 @@ class DecoderOnly(VLM):
     def _image_shape(self, config) -> tuple[int, int]:
         """The grid is read from what the processor makes of one blank image."""
         size = getattr(getattr(config, "vision_config", None), "image_size", None)
-        self.image_size = size = size[0] if isinstance(size, (list, tuple)) else size
+        size = size[0] if isinstance(size, (list, tuple)) else size
+        self.image_size = size or DYNAMIC_SIZE
         if size is None or self.processor is None:
-            self.image_size = size or DYNAMIC_SIZE
             return self.image_size, 0
         inputs = self.inputs(self._blank(), "?")
         one_crop = inputs.pixel_values.numel() == 3 * size * size
@@ -327,7 +330,7 @@ def _text_config(config):
     return config.get_text_config(decoder=True)
 
 
-def _text_model(model: torch.nn.Module, name: str) -> TextModel:
+def _text_model(model: Any, name: str) -> TextModel:
     """The language model, found from its embeddings downwards."""
     config = _text_config(model.config)
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()

@@ -1,5 +1,7 @@
 """LLaVA: a decoder-only model whose vision tower can be patched and disturbed, too."""
 
+from typing import Any
+
 import torch
 
 from ..errors import NoticeError
@@ -29,7 +31,7 @@ class Llava(DecoderOnly):
     """The chat format of LLaVA-1.5 (Liu et al., 2024)."""
 
     @staticmethod
-    def understands(model: torch.nn.Module) -> bool:
+    def understands(model: Any) -> bool:
         """Whether the tower is one that this adapter can patch; `DecoderOnly` takes the others
         (Pixtral's, whose tokens depend on the picture's size), and models that read several of the
         tower's layers."""
@@ -39,7 +41,7 @@ class Llava(DecoderOnly):
         return bool(layers) and known and isinstance(model.config.vision_feature_layer, int)
 
     @property
-    def class_tokens(self) -> int:
+    def class_tokens(self) -> int:  # type: ignore[override]  # read from the tower, never set
         """1 with CLIP's tower, 0 with SigLIP's."""
         return int(hasattr(_tower(self.model).embeddings, "class_embedding"))
 
@@ -108,14 +110,14 @@ class Llava(DecoderOnly):
     def _hook_point(self, component: str, layer: int) -> HookPoint:
         if self.stack_of(component) == "text":
             return super()._hook_point(component, layer)
-        block = self.tower_layers[layer]
+        block: Any = self.tower_layers[layer]
         if component == "vision_self_attention":
             return HookPoint(block.self_attn.out_proj, "input", per_head=True)
         module = block.mlp if component == "vision_mlp" else block
         return HookPoint(module, "output", per_head=False)
 
 
-def _tower(model: torch.nn.Module) -> torch.nn.Module:
+def _tower(model: Any) -> Any:
     tower = model.model.vision_tower
     # transformers up to 5.x wraps CLIP's layers in `vision_model`, later versions do not.
     return getattr(tower, "vision_model", tower)

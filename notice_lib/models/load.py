@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +16,7 @@ from transformers import (
     BlipForQuestionAnswering,
     LlavaForConditionalGeneration,
     PreTrainedConfig,
+    PreTrainedModel,
 )
 
 from ..errors import NoticeError
@@ -48,9 +49,8 @@ def read_model(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     _check_device(device)
-    if dtype is None:
-        on_cpu = device == "cpu" or not torch.cuda.is_available()
-        dtype = torch.float32 if on_cpu else "auto"
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    precision = dtype or (torch.float32 if on_cpu else "auto")
     with step(name, "reading its configuration"):
         # Else transformers would ask whether to run code that the checkpoint brings along.
         try:
@@ -69,10 +69,10 @@ def read_model(
     with step(name, "reading its weights"):
         try:
             # Safetensors, since a pickled checkpoint can run code.
-            model, told = model_class.from_pretrained(
+            loaded: Any = model_class.from_pretrained(  # a pair, by output_loading_info
                 source,
                 output_loading_info=True,
-                dtype=dtype,
+                dtype=precision,
                 attn_implementation=attention,
                 use_safetensors=True,
                 **placement,
@@ -81,6 +81,7 @@ def read_model(
             raise
         except (OSError, RuntimeError, SafetensorError) as error:  # missing, other shapes, cut off
             raise _no_checkpoint(name, error) from None
+    model, told = loaded
     if told["missing_keys"]:
         raise NoticeError(
             f"{str(name)!r} lacks weights, which would be random: "
@@ -133,7 +134,7 @@ def _adapter(model: torch.nn.Module) -> type[VLM]:
     return DecoderOnly
 
 
-def _model_class(config: PreTrainedConfig, name: str | Path) -> type[torch.nn.Module]:
+def _model_class(config: PreTrainedConfig, name: str | Path) -> type[PreTrainedModel]:
     """The class of a checkpoint's architecture.
 
     A model without weights is looked at first, so that what no adapter understands costs nothing.
@@ -157,7 +158,7 @@ def _model_class(config: PreTrainedConfig, name: str | Path) -> type[torch.nn.Mo
     return type(shell)
 
 
-def _shell(config: PreTrainedConfig) -> torch.nn.Module:
+def _shell(config: PreTrainedConfig) -> PreTrainedModel:
     """The model that a configuration describes, without memory for its weights."""
     try:
         with torch.device("meta"):

@@ -53,7 +53,7 @@ def read_rows(folder: Path, columns: list[str]) -> Iterator[tuple[str, Row]]:
     manifest = folder / "pairs.csv"
     if not manifest.is_file():
         raise NoticeError(f"{folder} is no pair set: it has no pairs.csv.")
-    locate = cache(lambda name: inside(folder, name))
+    locate = cache(lambda name: inside(folder, name) if name else None)
     for where, row in read_lines(manifest, columns):
         try:
             values = _values(row, columns, locate)
@@ -170,10 +170,8 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-def inside(folder: Path, name: str) -> Path | None:
-    """A path of the table; it must exist and lie in the folder. Empty means none."""
-    if not name:
-        return None
+def inside(folder: Path, name: str) -> Path:
+    """A path of the table; it must exist and lie in the folder."""
     if "\\" in name or PurePosixPath(name).is_absolute():
         raise NoticeError(f"the path {name!r} must be relative, with / between its parts.")
     try:

@@ -136,7 +136,7 @@ def _rgb(image: Image.Image) -> Image.Image:
             "Store it with 8 or 16 bits a channel.",
         )
     if image.has_transparency_data:
-        pixels = image.convert("RGBA")
-        page = Image.new("RGBA", pixels.size, "white")
-        return Image.alpha_composite(page, pixels).convert("RGB")
+        picture = image.convert("RGBA")
+        page = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(page, picture).convert("RGB")
     return image.convert("RGB")

@@ -40,7 +40,7 @@ def read_masks(path: Path) -> dict[str, np.ndarray]:
 
 def write_masks(path: Path, masks: dict[str, np.ndarray]) -> None:
     """Store named boolean masks (height, width) as one PNG of bit flags."""
-    flags = sum(mask.astype(np.uint8) * MASK_BITS[name] for name, mask in masks.items())
+    flags = np.sum([mask.astype(np.uint8) * MASK_BITS[name] for name, mask in masks.items()], 0)
     Image.fromarray(flags.astype(np.uint8)).save(path, optimize=True)
 
 

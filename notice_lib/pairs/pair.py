@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -85,24 +85,25 @@ class SemanticPair:
         Raises:
             NoticeError: the file is missing, damaged or too large (`images`).
         """
-        return open_image(self._of(run, "image"), f"the {run} image of pair {self.pair_id}")
+        path: Path = getattr(self, self._column(run, "image"))
+        return open_image(path, f"the {run} image of pair {self.pair_id}")
 
     def masks(self, run: str) -> dict[str, np.ndarray]:
         """Named masks (height, width) of one image; empty where nothing is known of it.
 
         Names: differs (what the pair changes), subject, object, distractor.
         """
-        path = self._of(run, "masks")
+        path: Path | None = getattr(self, self._column(run, "masks"))
         return read_masks(path) if path else {}
 
     def patch_masks(self, run: str, grid: int, image_size: int) -> dict[str, np.ndarray]:
         """The masks on the model's patches: {name: (grid, grid) boolean}."""
         return {name: patch_mask(mask, grid, image_size) for name, mask in self.masks(run).items()}
 
-    def _of(self, run: str, what: str) -> Path | None:
+    def _column(self, run: str, what: str) -> str:
         if run not in ("clean", "corrupt"):
             raise NoticeError(f"A pair has a 'clean' and a 'corrupt' run, not {run!r}.")
-        return getattr(self, f"{run}_{what}")
+        return f"{run}_{what}"
 
 
 @dataclass(frozen=True)
@@ -154,12 +155,13 @@ class PairSet:
         sample holds every slot and both answer orders about equally often.
         """
         by = tuple(by)
-        turn, drawn = {}, Counter()
+        turn: dict[int, int] = {}
+        drawn: Counter[tuple] = Counter()
         for i in np.random.default_rng(seed).permutation(len(self)):
             cell = tuple(getattr(self.pairs[i], name) for name in by)
             turn[i] = drawn[cell]
             drawn[cell] += 1
-        chosen = sorted(turn, key=turn.get)[:n]
+        chosen = sorted(turn, key=turn.__getitem__)[:n]
         return replace(self, pairs=tuple(self.pairs[i] for i in sorted(chosen)))
 
     def balance(self, by: Iterable[str] = ("slot", "order"), seed: int = 0) -> "PairSet":
@@ -208,12 +210,12 @@ class PairSet:
                 pairs.append(SemanticPair(**values))
             except NoticeError as error:
                 raise NoticeError(f"{where}: {error}") from None
-        slots, near = pair_files.read_vocabulary(folder)
-        slots = {slot: tuple(words) for slot, words in slots.items()}
+        listed, near = pair_files.read_vocabulary(folder)
+        slots = {slot: tuple(words) for slot, words in listed.items()}
         return cls(tuple(pairs), slots, symmetric(near))
 
 
-def symmetric(near_synonyms: dict[str, Iterable[str]]) -> dict[str, frozenset[str]]:
+def symmetric(near_synonyms: Mapping[str, Iterable[str]]) -> dict[str, frozenset[str]]:
     """Near-synonyms in both directions: if a lists b, then b lists a."""
     closed: dict[str, set[str]] = {}
     for word, others in near_synonyms.items():

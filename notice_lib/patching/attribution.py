@@ -15,6 +15,7 @@ Source: Nanda, "Attribution Patching" (2023); Kramar et al., "AtP*" (2024).
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import reduce
 from inspect import unwrap
 
 import pandas as pd
@@ -94,7 +95,7 @@ def first_order(
         width = columns(model, site, product.shape[-1])
         return product[:, 0, list(site.positions), width].double().sum((1, 2))
 
-    summed = [sum(map(change, intervention.sites)) for intervention in interventions]
+    summed = [reduce(torch.add, map(change, intervention.sites)) for intervention in interventions]
     return torch.stack(summed).cpu()
 
 

@@ -11,7 +11,7 @@ What changes when one token's activation is patched in layer l of the question e
 
 Circuits, the vision tower and the decoder resume at their lowest patched layer and run all rows.
 
-The modules are Hugging Face's own; only the order of the calls is ours. Equal to the plain way up
+The modules are Hugging Face's own; only the order of the calls is ours. Equal to the reference up
 to rounding. Shapes: P pairs of one prompt length T, n patched runs of each, k patched tokens, H
 heads of width d, hidden width D = H d.
 """
@@ -27,7 +27,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..models.answers import score
 from ..models.base import HookPoint, Inputs, watch
 from ..models.blip import Blip
-from .jobs import NO_SCORES, Activations, Job, Outcome
+from .jobs import NO_SCORES, Activations, Job, Outcome, given_activations, source_run
 from .memory import Budget
 from .resume import Entry, Writes, entry, run_tower, tower_inputs, unchanged
 from .sites import PlacedSite
@@ -81,11 +81,11 @@ def patch_group(model: Blip, jobs: Sequence[Job], budget: Budget) -> list[Outcom
     """The outcomes of jobs that have the same prompt length and the same interventions."""
     bases = [job.base for job in jobs]
     if isinstance(jobs[0].source, Inputs):
-        base, source = _runs(model, jobs, bases, [job.source for job in jobs])
+        base, source = _runs(model, jobs, bases, [source_run(job) for job in jobs])
         given, source_scores = source.activations, _end_scores(model, source, jobs)
     else:
         (base,) = _runs(model, jobs, bases)
-        given = {point: torch.cat([job.source[point] for job in jobs]) for point in jobs[0].source}
+        given = given_activations(jobs)
         source_scores = NO_SCORES.expand(len(jobs), -1)
     base_scores = _end_scores(model, base, jobs)
     interventions = jobs[0].interventions
@@ -223,9 +223,9 @@ def _chunks(
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, intervention in enumerate(interventions):
         if not same[i]:
-            start, first = entry(model, intervention), intervention.sites[0]
-            alone = start[0] == "text" and len(intervention.sites) == 1
-            groups[start, len(first.positions) if alone else None].append(i)
+            where, first = entry(model, intervention), intervention.sites[0]
+            alone = where[0] == "text" and len(intervention.sites) == 1
+            groups[where, len(first.positions) if alone else None].append(i)
     for ((stack, _), _), group in groups.items():
         tokens = length + (model.grid**2 + 1 if stack == "vision" else 0)
         start = 0

@@ -28,7 +28,7 @@ from ..errors import NoticeError
 from ..models.answers import score
 from ..models.base import Inputs, watch
 from ..models.decoder import DecoderOnly
-from .jobs import NO_SCORES, Activations, Job, Outcome
+from .jobs import NO_SCORES, Activations, Job, Outcome, given_activations, source_run
 from .memory import Budget
 from .packed import (
     KeysAndValues,
@@ -40,7 +40,7 @@ from .packed import (
     only_keys_and_values,
 )
 from .recorded import LayerRun, Run, check_calls, not_heads, record, unknown
-from .resume import Writes, entry, run_tower, tower_inputs, unchanged
+from .resume import Entry, Writes, entry, run_tower, tower_inputs, unchanged
 from .sites import Intervention, PlacedSite
 
 ROWS_OF_LOGITS = 256
@@ -53,7 +53,8 @@ def tokens_of(model: DecoderOnly, job: Job) -> int:
     An estimate: that runs start at their first patched token, and that those which write nothing
     new are not run.
     """
-    length, different, together = len(job.base), _first_difference(model, job), Counter()
+    length, different = len(job.base), _first_difference(model, job)
+    together: Counter[Entry] = Counter()
     for intervention in job.interventions:
         stack, layer = entry(model, intervention)
         if stack == "vision" or max(_tokens(intervention)) >= different:
@@ -67,7 +68,7 @@ def _first_difference(model: DecoderOnly, job: Job) -> int:
     if not isinstance(job.source, Inputs):
         return 0
     differs = job.base.input_ids[0] != job.source.input_ids[0]
-    if not _same_image(job):
+    if not _same_image(job.base, job.source):
         differs = differs | (job.base.input_ids[0] == model.image_token_id)
     return int(differs.nonzero()[0]) if differs.any() else len(job.base)
 
@@ -113,16 +114,17 @@ def _source(model, jobs: Sequence[Job], base: Run) -> tuple[Activations, torch.T
     """The activations that are copied, and the (P, 4) scores of the runs that they come from."""
     first = jobs[0]
     if not isinstance(first.source, Inputs):
-        given = {point: torch.cat([job.source[point] for job in jobs]) for point in first.source}
-        return given, NO_SCORES.expand(len(jobs), -1)
-    if all(map(_same_image, jobs)) and not base.tower and _is_embedding(model, jobs, base):
+        return given_activations(jobs), NO_SCORES.expand(len(jobs), -1)
+    runs = [source_run(job) for job in jobs]
+    same_images = all(map(_same_image, (job.base for job in jobs), runs))
+    if same_images and not base.tower and _is_embedding(model, jobs, base):
         return _source_behind(model, jobs, base)
-    source = record(model, [job.source for job in jobs], first.points, first.answer.prefix)
+    source = record(model, runs, first.points, first.answer.prefix)
     return source.activations, _score(source.logits, jobs)
 
 
-def _same_image(job: Job) -> bool:
-    return job.source.pixel_values is job.base.pixel_values and job.source.noise is job.base.noise
+def _same_image(base: Inputs, source: Inputs) -> bool:
+    return source.pixel_values is base.pixel_values and source.noise is base.noise
 
 
 def _is_embedding(model, jobs: Sequence[Job], base: Run) -> bool:
@@ -206,7 +208,8 @@ def _chunks(
             groups[where, len(_tokens(intervention)) if alone else 0].append(i)
     for ((stack, _), _), group in groups.items():
         tower = _tower_tokens(model, stack)
-        chunk, used = [], 0
+        chunk: list[int] = []
+        used = 0
         for i in sorted(group, key=starts.__getitem__):
             needed = base.length - starts[i] + tower
             if chunk and (used + needed) * len(jobs) > budget.tokens:

@@ -40,7 +40,7 @@ def patch(model: VLM, jobs: Sequence[Job], max_tokens: int | None = None) -> lis
     groups: dict[Hashable, list[int]] = {}
     for i, job in enumerate(jobs):
         groups.setdefault(_kind(job), []).append(i)
-    outcomes: list[Outcome | None] = [None] * len(jobs)
+    outcomes: dict[int, Outcome] = {}
     with model.lock:
         for group in groups.values():
             # As many pairs at once as leave room for one layer's runs: small models gain by it.
@@ -48,11 +48,10 @@ def patch(model: VLM, jobs: Sequence[Job], max_tokens: int | None = None) -> lis
             for start in range(0, len(group), size):
                 chunk = group[start : start + size]
                 found = _patch_group(plan, model, [jobs[i] for i in chunk], budget)
-                for i, outcome in zip(chunk, found, strict=True):
-                    outcomes[i] = outcome
+                outcomes.update(zip(chunk, found, strict=True))
     if budget.tokens < asked:
         model.fitting_tokens = budget.tokens
-    return outcomes
+    return [outcomes[i] for i in range(len(jobs))]
 
 
 def tokens_of(model: VLM, job: Job) -> int:

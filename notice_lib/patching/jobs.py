@@ -64,6 +64,23 @@ class Outcome:
     patched: torch.Tensor
 
 
+def source_run(job: Job) -> Inputs:
+    """The run that a job's activations come from.
+
+    Raises:
+        NoticeError: they were given instead.
+    """
+    if isinstance(job.source, Inputs):
+        return job.source
+    raise NoticeError("Activations were given, but this engine needs the run that they come from.")
+
+
+def given_activations(jobs: Sequence[Job]) -> Activations:
+    """The activations that several jobs were given, at the points of the first."""
+    given = [job.source for job in jobs if not isinstance(job.source, Inputs)]
+    return {point: torch.cat([own[point] for own in given]) for point in given[0]}
+
+
 Engine = Callable[[VLM, Sequence[Job]], list[Outcome]]
 """What runs jobs: the outcomes in the jobs' order."""
 

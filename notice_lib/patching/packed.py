@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -298,8 +299,9 @@ def attending(attention: torch.nn.Module, attend: Callable) -> Iterator[_Task]:
     masks, which are made outside of it, stay those of its own attention function.
     """
     config = attention.config
-    attention.config = copy(config)
-    attention.config._attn_implementation_internal = NAME
+    own: Any = copy(config)
+    own._attn_implementation_internal = NAME
+    attention.config = own
     _tasks[attention] = task = _Task(attend)
     try:
         yield task

@@ -28,7 +28,7 @@ from ..errors import NoticeError
 from ..models.answers import score
 from ..models.base import VLM, hook
 from ..pairs import PairSet
-from .jobs import Activations, Job, Outcome, measures
+from .jobs import Activations, Job, Outcome, measures, source_run
 from .reference import columns, patched_logits, record
 from .runs import Corruption
 from .sites import Circuit, Intervention, Site, flatten_sites
@@ -117,7 +117,7 @@ def _both_runs(model: VLM, job: Job):
     """Answer logits and activations of the unpatched runs: base, source, here, there."""
     points = job.points.union(frozen_points(model))
     base, here = record(model, job.base, points, job.answer.prefix)
-    source, there = record(model, job.source, job.points, job.answer.prefix)
+    source, there = record(model, source_run(job), job.points, job.answer.prefix)
     return base, source, here, there
 
 

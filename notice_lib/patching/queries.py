@@ -19,7 +19,7 @@ from copy import copy
 from ..models.answers import score
 from ..models.base import VLM, hook
 from . import attribution, reference
-from .jobs import Activations, Job, Outcome, measures
+from .jobs import Activations, Job, Outcome, measures, source_run
 from .paths import frozen, frozen_points
 from .reference import record
 
@@ -44,7 +44,7 @@ def corrected(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
 
 def _corrected(model: VLM, job: Job) -> Outcome:
     prefix = job.answer.prefix
-    source, queries = record(_view(model), job.source, job.points, prefix)
+    source, queries = record(_view(model), source_run(job), job.points, prefix)
     base, outputs, gradients = attribution.linearise(model, job.base, job.points, job.answer)
     _, here = record(model, job.base, frozen_points(model), prefix)
     # With everything else frozen, a token's output depends on that token's query alone: one run
@@ -68,5 +68,6 @@ def _replaced(model: VLM, activations: Activations) -> ExitStack:
 def _view(model: VLM) -> VLM:
     """The same model, but an attention's hook point is its queries."""
     view = copy(model)
-    view._hook_point = model.query_point
+    # Of this copy alone, over its class's method.
+    view._hook_point = model.query_point  # type: ignore[method-assign]
     return view

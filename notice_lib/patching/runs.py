@@ -146,8 +146,8 @@ def means(model: VLM, pairs: Sequence[SemanticPair], points: Iterable[tuple[str,
             for key in set(keys):
                 own = [i for i, other in enumerate(keys) if other == key]
                 where = (component, layer, key)
-                mean = values[0, own].float().mean(0)
-                sums[where] = sums[where] + mean if where in sums else mean
+                average = values[0, own].float().mean(0)
+                sums[where] = sums[where] + average if where in sums else average
                 counts[where] = counts.get(where, 0) + 1
 
     def mean(component: str, layer: int, key: str) -> torch.Tensor:

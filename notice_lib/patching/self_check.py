@@ -9,6 +9,7 @@ large as the engine will use; each site's difference must be a small part of its
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +91,9 @@ def verify(model: VLM, inputs: Inputs | None = None, seed: int = 0) -> Check:
     """
     inputs = random_input(model, seed) if inputs is None else inputs
     rng = np.random.default_rng(seed)
-    layers, unproved, near_ties = (), (), 0
+    layers: tuple[str, ...] = ()
+    unproved: tuple[str, ...] = ()
+    near_ties = 0
     if isinstance(model, DecoderOnly):
         check_heads(model, inputs)
         layers, unproved = prove_layers(model, inputs, seed)
@@ -256,8 +259,9 @@ def _difference(model, layer: LayerRun, tokens: torch.Tensor, seed: int) -> tupl
     names = [name for name, module in layer.module.named_modules() if module is layer.attention]
     module = deepcopy(layer.module).double()
     for part in module.modules():  # the other ways to run experts know no float64
-        if hasattr(getattr(part, "config", None), "_experts_implementation_internal"):
-            part.config._experts_implementation_internal = "eager"
+        config: Any = getattr(part, "config", None)
+        if hasattr(config, "_experts_implementation_internal"):
+            config._experts_implementation_internal = "eager"
     attention = module.get_submodule(names[0])
     mask = layer.base.mask.rows(tokens).columns(tokens)
     settings = {name: _double(value) for name, value in layer.settings_of(tokens, {}).items()}
@@ -282,11 +286,11 @@ def _difference(model, layer: LayerRun, tokens: torch.Tensor, seed: int) -> tupl
         rows = suffixes.tokens
         own = {name: _double(value) for name, value in layer.settings_of(tokens[rows], {}).items()}
         packed = call(changed[:, rows], own, WholeRuns(base, suffixes))
-        expected = []
+        outputs = []
         for start in starts:
             mixed = torch.cat([hidden[:, :start], changed[:, start:]], 1)
-            expected.append(call(mixed, settings, recorder, mask.given())[:, start:])
-        expected = torch.cat(expected, 1)
+            outputs.append(call(mixed, settings, recorder, mask.given())[:, start:])
+        expected = torch.cat(outputs, 1)
     return (packed - expected).abs().max().item(), expected.abs().max().item()
 
 

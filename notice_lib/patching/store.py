@@ -6,6 +6,7 @@ written under another name and renamed.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -55,10 +56,8 @@ class Store:
     def write(self, shard: int, part: Sweep) -> None:
         """Keep one shard's tables."""
         for name in TABLES:
-            table = getattr(part, name)
-            write_atomically(
-                self._path(name, shard), lambda path, t=table: t.to_parquet(path, index=False)
-            )
+            table: pd.DataFrame = getattr(part, name)
+            write_atomically(self._path(name, shard), partial(table.to_parquet, index=False))
 
     def read(self) -> Sweep:
         """All shards, in order.

@@ -84,7 +84,7 @@ def sweep(
     noisy = isinstance(corruption, GaussianNoise)
     settings = _settings(model, pairs, sites, engine) | {
         "corruption": "noise" if noisy else corruption,
-        "noise": asdict(corruption) if noisy else None,
+        "noise": asdict(corruption) if isinstance(corruption, GaussianNoise) else None,
         "direction": direction,
         "donor": donor,
         "seed": seed,

@@ -26,8 +26,8 @@ def strips(
     figure, axes = subplots(height=0.75 + 0.55 * len(groups))
     axes.axvline(0, color="#444444", linewidth=1)
     told = []
-    for row, ((name, values), colour) in enumerate(zip(groups.items(), colours, strict=True)):
-        values = np.asarray(values, float)
+    for row, ((name, given), colour) in enumerate(zip(groups.items(), colours, strict=True)):
+        values = np.asarray(given, float)
         values = values[~np.isnan(values)]
         jitter = rng.uniform(-0.2, 0.2, len(values))
         axes.plot(values, row + jitter, "o", color=colour, alpha=0.5, markersize=5)

@@ -147,7 +147,8 @@ def draw_signed(axes, values: np.ndarray, limit: float):
     drawn = axes.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
     axes.patch.set(facecolor="white", hatch="////", edgecolor="#BBBBBB", linewidth=0)
     axes.spines[:].set_visible(False)
-    draw_dashes(axes, *np.nonzero(values < -limit * CLEARLY))
+    rows, columns = np.nonzero(values < -limit * CLEARLY)
+    draw_dashes(axes, rows, columns)
     return drawn
 
 

@@ -1,6 +1,7 @@
 """Heat maps: token role by layer, and layer by head."""
 
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import pandas as pd
 
@@ -20,7 +21,7 @@ from .look import (
     thinned,
 )
 
-Tables = pd.DataFrame | Mapping[str, pd.DataFrame]
+Tables: TypeAlias = pd.DataFrame | Mapping[str, pd.DataFrame]
 Heads = Iterable[tuple[int, int]]
 
 

@@ -41,7 +41,7 @@ def show_pairs(pairs: Iterable[SemanticPair], columns: int = 2) -> AltFigure:
     rows = -(-len(pairs) // columns)
     with style():
         figure = AltFigure(figsize=(WIDTH, rows * (WIDTH / columns / 2 + 0.75)))
-        cells = np.atleast_1d(figure.subfigures(rows, columns, hspace=0.06)).ravel()
+        cells = figure.subfigures(rows, columns, squeeze=False, hspace=0.06).ravel()
         for cell, pair in zip(cells, pairs, strict=False):
             cell.suptitle(fill(pair.prompt, 60 // columns))
             answers = {"clean": pair.correct, "corrupt": pair.incorrect}
@@ -205,6 +205,6 @@ def _place(image: Image.Image) -> dict:
     return {"extent": extent, "interpolation": "nearest"}
 
 
-def _patch(index: int, values: np.ndarray) -> str:
+def _patch(index: np.integer, values: np.ndarray) -> str:
     row, column = np.unravel_index(index, values.shape)
     return f"row {row + 1}, column {column + 1}"

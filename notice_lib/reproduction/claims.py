@@ -8,6 +8,7 @@ checkpoint alone; on another model it has at best an analogue.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -275,12 +276,12 @@ def _grounding(evidence: Evidence, rng) -> Interval:
     return (float(estimate), *_ends(counts))
 
 
-def shows_objects(maps: AttentionMaps | None) -> bool:
+def shows_objects(maps: AttentionMaps | None) -> TypeGuard[AttentionMaps]:
     """Whether masks tell the named object in enough scenes for halves of them."""
     if maps is None:
         return False
-    there = regions(maps)["named"].any(1)
-    scenes = {pair.scene_id for pair, known in zip(maps.pairs, there, strict=True) if known}
+    named = regions(maps)["named"]
+    scenes = {pair.scene_id for pair, mask in zip(maps.pairs, named, strict=True) if mask.any()}
     return len(scenes) >= ROLE_SCENES
 
 
@@ -361,7 +362,8 @@ def _ends(values) -> tuple[float, float]:
 def _distances(model: VLM, sets: Mapping[str, PairSet], seed: int) -> pd.DataFrame:
     """How far the image states of corrupt and noisy runs are from the nearest clean picture of
     another scene."""
-    rows, states = [], {"clean": [], "corrupt": [], "noisy": []}
+    rows = []
+    states: dict[str, list[torch.Tensor]] = {"clean": [], "corrupt": [], "noisy": []}
     for pairs in sets.values():
         for pair in pairs:
             clean, corrupt, _ = run_inputs(model, pairs, pair, "image", seed)
@@ -370,9 +372,9 @@ def _distances(model: VLM, sets: Mapping[str, PairSet], seed: int) -> pd.DataFra
                 states[name].append(_image_state(model, inputs))
             rows.append(pair.scene_id)
     scenes = np.array(rows)
-    clean, *others = (torch.stack(own).flatten(1) for own in states.values())
+    pictures, *others = (torch.stack(own).flatten(1) for own in states.values())
     same = torch.from_numpy(scenes[:, None] == scenes)
-    found = [torch.cdist(own, clean).masked_fill(same, float("inf")).amin(1) for own in others]
+    found = [torch.cdist(own, pictures).masked_fill(same, float("inf")).amin(1) for own in others]
     return pd.DataFrame({"scene_id": scenes, "corrupt": found[0], "noisy": found[1]})
 
 

@@ -53,8 +53,12 @@ def read_tasks(data: Sequence[str | Path] = ("embedded",)) -> dict[str, PairSet]
                     raise NoticeError(
                         f"Two of the sets in {', '.join(map(str, data))} have {task}."
                     )
-                sets[task] = pairs.filter(lambda pair, task=task: pair.task == task)
+                sets[task] = _of_task(pairs, task)
     return sets
+
+
+def _of_task(pairs: PairSet, task: str) -> PairSet:
+    return pairs.filter(lambda pair: pair.task == task)
 
 
 def _read_sets(source: str | Path) -> list[PairSet]:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -126,7 +127,7 @@ def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
     ]
     for i in progress.bar(mine, desc=f"asking {model.name}", unit=f"{TOGETHER} pairs"):
         found = pd.concat([answers(model, parts[i], run).assign(run=run) for run in RUNS])
-        write_atomically(paths[i], lambda path, table=found: table.to_parquet(path, index=False))
+        write_atomically(paths[i], partial(found.to_parquet, index=False))
     state.wait_for_everyone()
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
