@@ -49,12 +49,13 @@ def load_model(
     if engine not in ("fast", "reference"):
         raise NoticeError(f"engine is 'fast' or 'reference', not {engine!r}.")
     model = read_model(name, device, dtype, attention, quantization)
-    model.engine = engine
+    if engine == "reference":
+        model.engine = engine
     with step(name, "answering a question about a random image"):
         inputs = random_input(model)
         model.logits(inputs)
         model.generate(inputs, max_new_tokens=1)
-    if engine == "reference":
+    if model.engine == "reference":
         if isinstance(model, DecoderOnly):
             check_heads(model, inputs)
         model.checked = True  # There is nothing else that it could differ from.

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from notice_lib import NoticeError, answers, effects, load_model, load_pairs, read_sweep
-from notice_lib.plotting.maps import role_means
 from notice_lib.files import sha256
+from notice_lib.plotting.maps import role_means
 from notice_lib.reproduction import read_tasks, reproduce
 from notice_lib.reproduction.claims import paper_claims
 from notice_lib.reproduction.logbook import Logbook, ask

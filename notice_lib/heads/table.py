@@ -126,7 +126,7 @@ def total_effect(part: pd.DataFrame, metric: str) -> float:
     """What the metric would be, on average, if the patched run were the source run.
 
     Raises:
-        NoticeError: the source runs are other scenes'.
+        NoticeError: the source runs are other scenes', or the metric is none of `METRICS`.
     """
     if "donor" in part and ((part["donor"] != "") & (part["donor"] != part["pair_id"])).any():
         raise NoticeError(
@@ -137,7 +137,12 @@ def total_effect(part: pd.DataFrame, metric: str) -> float:
         return float((logit_difference(part, "source") - logit_difference(part, "base")).mean())
     if metric in ("restoration_probability", "patched_probability"):
         return float((part["source_prob_correct"] - part["base_prob_correct"]).mean())
-    return 1.0
+    if metric == "fraction_recovered":
+        return 1.0
+    raise NoticeError(
+        f"What {metric!r} is on the whole way from base to source run is not known; it is of effect, "
+        "restoration_probability, patched_probability and fraction_recovered."
+    )
 
 
 def _one_row_each(table: pd.DataFrame) -> pd.DataFrame:

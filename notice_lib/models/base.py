@@ -160,6 +160,8 @@ class VLM(ABC):
     stacks: dict[str, Stack]
     image_component: str
     """Which component of the text stack reads the image."""
+    engine: Literal["fast", "reference"] = "fast"
+    """What patches its runs."""
     class_tokens: int = 1
     """Tokens of the vision tower that stand before the image's patches."""
 
@@ -168,7 +170,6 @@ class VLM(ABC):
         self.model: Any = model.eval()
         self.processor = processor
         self.name = name
-        self.engine: Literal["fast", "reference"] = "fast"
         self.checked = False
         self.fitting_tokens: int | None = None
         self.stacks = self._stacks(model.config)
