@@ -140,8 +140,8 @@ def total_effect(part: pd.DataFrame, metric: str) -> float:
     if metric == "fraction_recovered":
         return 1.0
     raise NoticeError(
-        f"What {metric!r} is on the whole way from base to source run is not known; it is of effect, "
-        "restoration_probability, patched_probability and fraction_recovered."
+        f"What {metric!r} is on the whole way from base to source run is not known. It is known of "
+        "effect, restoration_probability, patched_probability and fraction_recovered."
     )
 
 
