@@ -16,6 +16,7 @@ from notice_lib.corruption import GaussianNoise
 from notice_lib.models.base import AnswerTokens
 from notice_lib.models.decoder import DecoderOnly, square_side
 from notice_lib.models.llava import Llava
+from notice_lib.pairs.prompts import option_spans
 from notice_lib.patching import (
     Circuit,
     Intervention,
@@ -384,3 +385,19 @@ def test_a_soft_cap_that_the_model_does_not_apply_is_not_applied(exact):
     for model, capped in ((loose, False), (build("paligemma2"), True)):
         run = recorded.record(model, [model.inputs(pictures()[0], PROMPT)], [])
         assert bool((run.unembed(states).abs() <= 3).all()) == capped
+
+
+@EVERY
+def test_a_layout_is_the_roles_of_the_text_by_the_tokenizer_alone(family, monkeypatch):
+    model = build(family, torch.float32)
+    spans = option_spans(PROMPT, "dog", "goat")
+    asked = ("before", "correct", "or", "between", "incorrect")
+
+    def of_the_question(roles):
+        return [role for role in roles if role in asked]
+
+    words = of_the_question(model.roles(model.inputs(pictures()[0], PROMPT), spans))
+    monkeypatch.setattr(DecoderOnly, "inputs", None)  # no image is processed
+    layout = model.token_layout(PROMPT, spans)
+    assert of_the_question(layout) == words and set(asked) - {"between"} <= set(words)
+    assert layout != model.token_layout("Is the dog or the goat on it?", spans)

@@ -329,37 +329,23 @@ class VLM(ABC):
             )
         return AnswerTokens(tuple(a[:shared]), a[shared], b[shared])
 
+    @abstractmethod
+    def text_tokens(self, prompt: str) -> tuple[tuple[Span | None, ...], tuple[bool, ...]]:
+        """The tokens of a prompt in its template, by the tokenizer alone.
+
+        Returns:
+            Each one's character range in the prompt (None outside of it), and whether it stands for
+            the image, which is one token here.
+        """
+
     def roles(self, inputs: Inputs, spans: OptionSpans) -> tuple[str, ...]:
         """The role of each of the T tokens; see `ROLES`."""
-        first = min(spans.correct, spans.incorrect)
-        second = max(spans.correct, spans.incorrect)
-        in_prompt = [i for i, span in enumerate(inputs.spans) if span is not None]
-        named = [
-            (spans.correct, "correct"),
-            (spans.incorrect, "incorrect"),
-            (spans.either_or, "or"),
-        ]
-
-        def role(i: int, span: Span | None) -> str:
-            if i == len(inputs) - 1:
-                return "last"
-            if inputs.image_tokens[i]:
-                return "image"
-            if span is None:
-                return "start" if i < in_prompt[0] else "end"
-            for option, name in named:
-                if span[0] < option[1] and option[0] < span[1]:
-                    return name
-            if span[1] <= first[0]:
-                return "before"
-            return "between" if span[1] <= second[0] else "after"
-
-        return tuple(role(i, span) for i, span in enumerate(inputs.spans))
+        return _roles(inputs.spans, inputs.image_tokens, spans)
 
     def token_layout(self, prompt: str, spans: OptionSpans) -> tuple[str, ...]:
-        """The roles of a prompt's tokens: two prompts with the same layout can be compared."""
-        blank = Image.new("RGB", (self.image_size, self.image_size))
-        return self.roles(self.inputs(blank, prompt), spans)
+        """The roles of a prompt's tokens, the image being one of them: two prompts with the same
+        layout can be compared."""
+        return _roles(*self.text_tokens(prompt), spans)
 
     def _image_shape(self, config) -> tuple[int, int]:
         """(image_size, grid)"""
@@ -429,6 +415,36 @@ def watch(points: Mapping[Key, HookPoint]) -> Iterator[dict[Key, torch.Tensor]]:
         for key, point in points.items():
             stack.enter_context(hook(point.module, point.on, keeper(key)))
         yield seen
+
+
+def _roles(
+    ranges: tuple[Span | None, ...], image_tokens: tuple[bool, ...], spans: OptionSpans
+) -> tuple[str, ...]:
+    """The role of each token, from its character range in the prompt; see `ROLES`."""
+    first = min(spans.correct, spans.incorrect)
+    second = max(spans.correct, spans.incorrect)
+    in_prompt = [i for i, span in enumerate(ranges) if span is not None]
+    named = [
+        (spans.correct, "correct"),
+        (spans.incorrect, "incorrect"),
+        (spans.either_or, "or"),
+    ]
+
+    def role(i: int, span: Span | None) -> str:
+        if i == len(ranges) - 1:
+            return "last"
+        if image_tokens[i]:
+            return "image"
+        if span is None:
+            return "start" if i < in_prompt[0] else "end"
+        for option, name in named:
+            if span[0] < option[1] and option[0] < span[1]:
+                return name
+        if span[1] <= first[0]:
+            return "before"
+        return "between" if span[1] <= second[0] else "after"
+
+    return tuple(role(i, span) for i, span in enumerate(ranges))
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

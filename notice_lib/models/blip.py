@@ -35,14 +35,14 @@ class Blip(VLM):
 
     def inputs(self, image: Image.Image, prompt: str) -> Inputs:
         encoded = self.processor(images=image, text=prompt, return_tensors="pt")
-        offsets = self.processor.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
         ids = encoded["input_ids"]
+        spans, image_tokens = self.text_tokens(prompt)
         return Inputs(
             pixel_values=encoded["pixel_values"].to(self.device, self.dtype),
             input_ids=ids.to(self.device),
-            spans=tuple((start, end) if end > start else None for start, end in offsets),
+            spans=spans,
             tokens=tuple(self.processor.tokenizer.convert_ids_to_tokens(ids[0].tolist())),
-            image_tokens=(False,) * ids.shape[1],
+            image_tokens=image_tokens,
         )
 
     @torch.no_grad()
@@ -73,6 +73,11 @@ class Blip(VLM):
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         return self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+
+    def text_tokens(self, prompt: str):
+        offsets = self.processor.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+        spans = tuple((start, end) if end > start else None for start, end in offsets)
+        return spans, (False,) * len(spans)
 
     @property
     def attention_modules(self) -> list[torch.nn.Module]:

@@ -189,6 +189,19 @@ class DecoderOnly(VLM):
         norm, head = self.text.norm, self.text.head
         return head(norm(states.to(_device(norm, states))).to(_device(head, states)))
 
+    def text_tokens(self, prompt: str):
+        text = self._text(prompt)
+        start = text.rfind(prompt)
+        encoded = self.processor.tokenizer(
+            text, return_offsets_mapping=True, **self._special_tokens(text)
+        )
+        is_image = tuple(token == self.image_token_id for token in encoded["input_ids"])
+        spans = tuple(
+            None if image else _inside(offset, start, len(prompt))
+            for image, offset in zip(is_image, encoded["offset_mapping"], strict=True)
+        )
+        return spans, is_image
+
     @property
     def attention_modules(self) -> Sequence[torch.nn.Module]:
         return self.text.attentions

@@ -131,10 +131,9 @@ def _is_embedding(model, jobs: Sequence[Job], base: Run) -> bool:
     """Whether the text's tokens enter the first layer just as they are embedded."""
     ids = _ids(jobs, "base")
     text = ids != model.image_token_id
-    return torch.equal(
-        model.model.get_input_embeddings()(ids)[text].to(base.layers[0].input.device),
-        base.layers[0].input[text],
-    )
+    embedded = model.model.get_input_embeddings()(ids[text])
+    entering = base.layers[0].input[text]
+    return torch.equal(embedded.to(entering.device), entering)
 
 
 def _ids(jobs: Sequence[Job], run: str) -> torch.Tensor:
