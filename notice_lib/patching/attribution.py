@@ -25,7 +25,7 @@ from ..models.answers import SCORES, score
 from ..models.base import VLM, AnswerTokens, Inputs, hook
 from .jobs import NO_SCORES, Activations, Job, Outcome, measures
 from .metrics import effects
-from .reference import columns, record
+from .reference import Where, columns, record
 from .sites import Intervention, PlacedSite
 from .table import PATCHED_DTYPES, Sweep
 
@@ -34,28 +34,32 @@ ROW = [name for name in PATCHED_DTYPES if name not in (*SCORES, "token")]
 
 
 @measures("attribution")
-def patch(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
-    """Every patch of every job: `sweep(..., engine=attribution.patch)`, and `ablate` likewise.
+def patch(model: VLM, jobs: Sequence[Job], where: Where | None = None) -> list[Outcome]:
+    """Every intervention of every job: `sweep(..., engine=attribution.patch)`, `ablate` likewise.
 
     The tables that come of it look like exact ones; their settings tell them apart.
     """
-    return [_estimate(model, job) for job in jobs]
+    return [_estimate(model, job, where) for job in jobs]
 
 
-def _estimate(model: VLM, job: Job) -> Outcome:
+def _estimate(model: VLM, job: Job, where: Where | None) -> Outcome:
     if isinstance(job.source, Inputs):
-        logits, there = record(model, job.source, job.points, job.answer.prefix)
+        logits, there = record(model, job.source, job.points, job.answer.prefix, where)
         source = score(logits, job.answer)
     else:
         there, source = job.source, NO_SCORES
-    base, here, gradients = linearise(model, job.base, job.points, job.answer)
+    base, here, gradients = linearise(model, job.base, job.points, job.answer, where)
     changes = {point: there[point] - here[point] for point in job.points}
     patched = base + first_order(model, job.interventions, gradients, changes)
     return Outcome(base, source, patched)
 
 
 def linearise(
-    model: VLM, inputs: Inputs, points: Iterable[tuple[str, int]], answer: AnswerTokens
+    model: VLM,
+    inputs: Inputs,
+    points: Iterable[tuple[str, int]],
+    answer: AnswerTokens,
+    where: Where | None = None,
 ) -> tuple[torch.Tensor, Activations, Activations]:
     """One run, and how its four scores change with its activations.
 
@@ -74,8 +78,8 @@ def linearise(
                 probes[point] = torch.zeros_like(activation, requires_grad=True)
                 return activation + probes[point]
 
-            where = model.hook_point(*point)
-            stack.enter_context(hook(where.module, where.on, probe))
+            at = (where or model.hook_point)(*point)
+            stack.enter_context(hook(at.module, at.on, probe))
         stack.enter_context(torch.enable_grad())
         logits = unwrap(type(model).logits)(model, inputs, answer.prefix)  # without its no_grad
         scores = score(logits, answer)

@@ -14,7 +14,6 @@ Source: Kramar et al., "AtP*" (2024), the QK fix (there for keys as well).
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from copy import copy
 
 from ..models.answers import score
 from ..models.base import VLM, hook
@@ -27,13 +26,13 @@ from .reference import record
 @measures("queries")
 def patch(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
     """The exact effects: `sweep(..., engine=queries.patch)`."""
-    return reference.patch(_view(model), jobs)
+    return reference.patch(model, jobs, model.query_point)
 
 
 @measures("attribution of queries")
 def first_order(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
     """Attribution patching's estimates of them."""
-    return attribution.patch(_view(model), jobs)
+    return attribution.patch(model, jobs, model.query_point)
 
 
 @measures("corrected attribution of queries")
@@ -44,30 +43,22 @@ def corrected(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
 
 def _corrected(model: VLM, job: Job) -> Outcome:
     prefix = job.answer.prefix
-    source, queries = record(_view(model), source_run(job), job.points, prefix)
+    source, queries = record(model, source_run(job), job.points, prefix, model.query_point)
     base, outputs, gradients = attribution.linearise(model, job.base, job.points, job.answer)
     _, here = record(model, job.base, frozen_points(model), prefix)
     # With everything else frozen, a token's output depends on that token's query alone: one run
     # with all of the source's queries serves all sites.
-    with frozen(model, here) as moved, _replaced(_view(model), queries):
+    with frozen(model, here) as moved, _queries_from(model, queries):
         model.logits(job.base, prefix)
     changes = {at: moved[at] - outputs[at] for at in job.points}
     patched = base + attribution.first_order(model, job.interventions, gradients, changes)
     return Outcome(base, score(source, job.answer), patched)
 
 
-def _replaced(model: VLM, activations: Activations) -> ExitStack:
-    """A block within which these points give these activations."""
+def _queries_from(model: VLM, activations: Activations) -> ExitStack:
+    """A block within which attentions ask with these queries."""
     stack = ExitStack()
     for at, activation in activations.items():
-        where = model.hook_point(*at)
+        where = model.query_point(*at)
         stack.enter_context(hook(where.module, where.on, lambda _, new=activation: new))
     return stack
-
-
-def _view(model: VLM) -> VLM:
-    """The same model, but an attention's hook point is its queries."""
-    view = copy(model)
-    # Of this copy alone, over its class's method.
-    view._hook_point = model.query_point  # type: ignore[method-assign]
-    return view

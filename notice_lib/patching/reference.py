@@ -3,32 +3,35 @@
 Slow and obvious: the oracle that any faster engine must equal.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
 import torch
 
 from ..errors import NoticeError
 from ..models.answers import score
-from ..models.base import VLM, Inputs, hook, watch
+from ..models.base import VLM, HookPoint, Inputs, hook, watch
 from .jobs import NO_SCORES, Activations, Job, Outcome
 from .sites import PlacedSite
 
+Where = Callable[[str, int], HookPoint]
+"""(component, layer) -> where its activation is read and written; `VLM.hook_point` by default."""
 
-def patch(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
+
+def patch(model: VLM, jobs: Sequence[Job], where: Where | None = None) -> list[Outcome]:
     """Every intervention of every job, one full forward each."""
-    return [_patch_one(model, job) for job in jobs]
+    return [_patch_one(model, job, where) for job in jobs]
 
 
-def _patch_one(model: VLM, job: Job) -> Outcome:
+def _patch_one(model: VLM, job: Job, where: Where | None) -> Outcome:
     answer = job.answer
     if isinstance(job.source, Inputs):
-        logits, activations = record(model, job.source, job.points, answer.prefix)
+        logits, activations = record(model, job.source, job.points, answer.prefix, where)
         source = score(logits, answer)
     else:
         activations, source = job.source, NO_SCORES
     patched = [
-        patched_logits(model, job.base, activations, intervention.sites, answer.prefix)
+        patched_logits(model, job.base, activations, intervention.sites, answer.prefix, where)
         for intervention in job.interventions
     ]
     base = score(model.logits(job.base, answer.prefix), answer)
@@ -37,14 +40,19 @@ def _patch_one(model: VLM, job: Job) -> Outcome:
 
 @torch.no_grad()
 def record(
-    model: VLM, inputs: Inputs, points: Iterable[tuple[str, int]], prefix: tuple[int, ...] = ()
+    model: VLM,
+    inputs: Inputs,
+    points: Iterable[tuple[str, int]],
+    prefix: tuple[int, ...] = (),
+    where: Where | None = None,
 ) -> tuple[torch.Tensor, Activations]:
     """One unpatched run.
 
     Returns:
         (vocabulary,) answer logits, and the activations of the components and layers in `points`.
     """
-    with model.lock, watch({at: model.hook_point(*at) for at in points}) as activations:
+    where = where or model.hook_point
+    with model.lock, watch({at: where(*at) for at in points}) as activations:
         return model.logits(inputs, prefix), activations
 
 
@@ -55,6 +63,7 @@ def patched_logits(
     source: Activations,
     sites: Sequence[PlacedSite],
     prefix: tuple[int, ...] = (),
+    where: Where | None = None,
 ) -> torch.Tensor:
     """(vocabulary,) answer logits of the base run with the source's activation at all `sites`.
 
@@ -62,7 +71,7 @@ def patched_logits(
         NoticeError: a site never fired.
         IndexError: a site's position lies beyond the base run's last token.
     """
-    fired = set()
+    where, fired = where or model.hook_point, set()
     with ExitStack() as stack:
         stack.enter_context(model.lock)
         for site in sites:
@@ -75,8 +84,8 @@ def patched_logits(
                 fired.add(site)
                 return activation
 
-            where = model.hook_point(site.component, site.layer)
-            stack.enter_context(hook(where.module, where.on, write))
+            point = where(site.component, site.layer)
+            stack.enter_context(hook(point.module, point.on, write))
         logits = model.logits(base, prefix)
     silent = set(sites) - fired
     if silent:
