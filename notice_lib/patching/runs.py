@@ -94,7 +94,7 @@ def regions(
 ) -> dict[str, tuple[int, ...]]:
     """The image patches of each of `REGIONS`, by the masks of either image; {} if no site asks."""
     every = flatten_sites(sites)
-    if not any(str(site.position).startswith("image:") for site in every):
+    if not any(site.region for site in every):
         return {}
     masks = [pair.patch_masks(run, model.grid, model.image_size) for run in ("clean", "corrupt")]
     found = {}

@@ -32,6 +32,12 @@ class Site:
     head: int | None = None
     position: int | str = "each"
 
+    @property
+    def region(self) -> str | None:
+        """Which of `REGIONS` the position names; None where it is another position."""
+        name = str(self.position)
+        return name.removeprefix("image:") if name.startswith("image:") else None
+
 
 @dataclass(frozen=True)
 class Circuit:
@@ -144,7 +150,7 @@ def _check_site(model: VLM, site: Site) -> None:
         known = ("each", "all", *ROLES, *regions)
         if site.position not in known:
             raise NoticeError(f"{site}: a position is an index or one of {', '.join(known)}.")
-        if site.position in regions and model.grid == 0:
+        if site.region and model.grid == 0:
             raise NoticeError(
                 f"{site}: {model.name or model.family} makes no square of tokens of every image, "
                 'so regions cannot be told. Use position="image".'
@@ -188,20 +194,23 @@ def place(
 
 
 def _place(model: VLM, site: Site, roles: Roles, regions) -> list[PlacedSite]:
-    own = roles[model.stack_of(site.component)]
+    stack = model.stack_of(site.component)
+    own = roles[stack]
     return [
         PlacedSite(site.component, site.layer, site.head, positions, _role(site, own, positions))
-        for positions in _positions(site, own, regions or {}, model.grid)
+        for positions in _positions(site, stack, own, regions or {}, model.grid)
     ]
 
 
 def _role(site: Site, roles: tuple[str, ...], positions: tuple[int, ...]) -> str:
     """The tokens' own role; of a mixed group, what the site calls it."""
-    mixed = len({roles[i] for i in positions}) > 1 or str(site.position).startswith("image:")
+    mixed = len({roles[i] for i in positions}) > 1 or site.region
     return str(site.position) if mixed else roles[positions[0]]
 
 
-def _positions(site: Site, roles: tuple[str, ...], regions, grid: int) -> list[tuple[int, ...]]:
+def _positions(
+    site: Site, stack: str, roles: tuple[str, ...], regions, grid: int
+) -> list[tuple[int, ...]]:
     position = site.position
     if not isinstance(position, str):
         if not 0 <= position < len(roles):
@@ -211,16 +220,14 @@ def _positions(site: Site, roles: tuple[str, ...], regions, grid: int) -> list[t
         return [tuple(range(len(roles)))]
     image = [i for i, role in enumerate(roles) if role == "image"]
     if position == "each":
-        in_tower = site.component.startswith("vision_")
-        return [(i,) for i, role in enumerate(roles) if in_tower or role != "image"]
-    if position.startswith("image:"):
+        return [(i,) for i, role in enumerate(roles) if stack == "vision" or role != "image"]
+    if site.region:
         if image and (len(image) != grid**2 or image[-1] - image[0] >= len(image)):
             raise NoticeError(
                 f"{site}: this image's {len(image)} tokens are no single block of {grid} x {grid}, "
                 'so regions cannot be told. Use position="image".'
             )
-        region = position.removeprefix("image:")
-        found = tuple(image[at] for at in regions.get(region, ()) if at < len(image))
+        found = tuple(image[at] for at in regions.get(site.region, ()) if at < len(image))
         if not found:
             raise NoticeError(f"{site}: the pair has no mask that reaches tokens of its stack.")
         return [found]

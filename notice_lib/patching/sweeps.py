@@ -197,7 +197,7 @@ def ablate(
 def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], engine: Engine) -> dict:
     """What every sweep's folder is recognised by."""
     check_sites(model, sites)
-    by_masks = any(str(site.position).startswith("image:") for site in flatten_sites(sites))
+    by_masks = any(site.region for site in flatten_sites(sites))
     return {
         "model": model.name,
         "model_fingerprint": fingerprint.of_model(model),
@@ -280,7 +280,7 @@ def _run(model, shard, prepare: Prepare, settings, strict, engine: Engine) -> Sw
         outcomes = engine(model, [job for job, _ in prepared])
     patched, runs = [], []
     for (job, known), outcome in zip(prepared, outcomes, strict=True):
-        patched += _patched_rows(known, job, outcome)
+        patched += _patched_rows(model, known, job, outcome)
         runs.append(known | _run_scores(outcome, settings["direction"]))
     return Sweep(
         frame(patched, PATCHED_DTYPES),
@@ -290,25 +290,25 @@ def _run(model, shard, prepare: Prepare, settings, strict, engine: Engine) -> Sw
     )
 
 
-def _patched_rows(known: dict, job: Job, outcome: Outcome) -> list[dict]:
+def _patched_rows(model: VLM, known: dict, job: Job, outcome: Outcome) -> list[dict]:
     return [
         {
             "pair_id": known["pair_id"],
             "draw": known["draw"],
-            **_named(intervention, job),
+            **_named(model, intervention, job),
             **dict(zip(SCORES, scores, strict=True)),
         }
         for intervention, scores in zip(job.interventions, outcome.patched.tolist(), strict=True)
     ]
 
 
-def _named(intervention: Intervention, job: Job) -> dict:
+def _named(model: VLM, intervention: Intervention, job: Job) -> dict:
     """What a row of the table says of what was patched."""
     if intervention.circuit:
         nowhere = {"layer": -1, "head": -1, "position": -1, "role": "", "token": ""}
         return {"circuit": intervention.circuit, "component": "circuit", **nowhere}
     (site,) = intervention.sites
-    in_text = not site.component.startswith(("vision_", "decoder_"))
+    in_text = site.component in model.components
     return {
         "circuit": "",
         "component": site.component,
