@@ -161,7 +161,6 @@ class VLM(ABC):
     image_component: str
     """Which component of the text stack reads the image."""
     engine: Literal["fast", "reference"] = "fast"
-    """What patches its runs."""
     class_tokens: int = 1
     """Tokens of the vision tower that stand before the image's patches."""
 
