@@ -1,5 +1,6 @@
 """The generic adapter and its engine, on tiny random models of many families."""
 
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from functools import cache
@@ -401,3 +402,17 @@ def test_a_layout_is_the_roles_of_the_text_by_the_tokenizer_alone(family, monkey
     layout = model.token_layout(PROMPT, spans)
     assert of_the_question(layout) == words and set(asked) - {"between"} <= set(words)
     assert layout != model.token_layout("Is the dog or the goat on it?", spans)
+
+
+def test_in_double_precision_nothing_goes_down_to_float32():
+    x = torch.tensor([1 / 3, 2 / 3], dtype=torch.float64)
+
+    def ways():
+        return x.float(), x.to(torch.float32), torch.softmax(x, 0, dtype=torch.float32)
+
+    with DoublePrecision():
+        exact = ways()
+        with ThreadPoolExecutor(1) as pool:
+            elsewhere = pool.submit(ways).result()
+    assert all(way.dtype == torch.float64 for way in exact) and torch.equal(exact[0], x)
+    assert all(way.dtype == torch.float32 for way in (*elsewhere, *ways()))

@@ -110,15 +110,8 @@ def step(name: str | Path, doing: str) -> Iterator[None]:
 
 def _remedy(error: Exception) -> str:
     """What can be done about an error of a processor or model."""
-    text = str(error)
     if isinstance(error, ImportError):
         return "Install the package that is named, and load it again."
-    if "patch_size" in text or "NoneType" in text:
-        return (
-            "Its processor_config.json is older than this version of transformers and lacks "
-            "settings such as patch_size and vision_feature_select_strategy: take a newer revision "
-            "of the checkpoint, or copy them from config.json (vision_config.patch_size)."
-        )
     return (
         "If its files are complete, this version of transformers does not run it so: try the "
         'version that its model card names, or load_model(..., engine="reference"), which runs '
@@ -188,6 +181,13 @@ def _processor(source: str, name: str | Path):
         raise NoticeError(
             f"{str(name)!r} has no processor for images: processor_config.json or "
             "preprocessor_config.json is missing, or of another kind."
+        )
+    if getattr(processor, "patch_size", 0) is None:
+        raise NoticeError(
+            f"The processor of {str(name)!r} does not know its patch_size: its "
+            "processor_config.json is older than this version of transformers. Take a newer "
+            "revision of the checkpoint, or write patch_size and vision_feature_select_strategy "
+            "into that file, as they stand in config.json (vision_config.patch_size)."
         )
     return processor
 

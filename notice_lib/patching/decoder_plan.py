@@ -39,7 +39,7 @@ from .packed import (
     attending,
     only_keys_and_values,
 )
-from .recorded import LayerRun, Run, check_calls, not_heads, record, unknown
+from .recorded import LayerRun, Run, check_calls, not_heads, own_mask, record
 from .resume import Entry, Writes, entry, run_tower, tower_inputs, unchanged
 from .sites import Intervention, PlacedSite
 
@@ -334,8 +334,7 @@ def _call(
                 **layer.settings_of(tokens, known),
             )
         except OwnMask:
-            kind = type(layer.attention).__name__
-            raise unknown(model, f"{kind} makes an attention mask of its own") from None
+            raise own_mask(model, layer.attention) from None
     check_calls(model, layer.attention, task.calls)
     return output[0] if isinstance(output, tuple) else output
 

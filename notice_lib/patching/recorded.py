@@ -177,6 +177,11 @@ def unknown(model: DecoderOnly, why: str) -> NoticeError:
     )
 
 
+def own_mask(model, attention: torch.nn.Module) -> NoticeError:
+    """Of an attention that makes a mask where it is given none."""
+    return unknown(model, f"{type(attention).__name__} makes an attention mask of its own")
+
+
 def _refuse_compiled(model) -> None:
     """Compiled code is called without the hooks and attention functions that are exchanged here."""
     modules = (model.model, *model.text.layers, *model.text.attentions)

@@ -7,6 +7,7 @@ the real weights and a real input is answered by patching: random sites, a circu
 large as the engine will use; each site's difference must be a small part of its effect.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,8 +22,8 @@ from ..models.decoder import DecoderOnly
 from . import engine, reference
 from .double import DoublePrecision
 from .jobs import Job, Outcome
-from .packed import Base, Recorder, Suffixes, WholeRuns, attending
-from .recorded import LayerRun, closed, not_heads, own_function, record
+from .packed import Base, OwnMask, Recorder, Suffixes, WholeRuns, attending
+from .recorded import LayerRun, closed, not_heads, own_function, own_mask, record
 from .sites import Intervention, PlacedSite
 
 PROMPT = "Is the dog or the goat on the table?"
@@ -106,6 +107,8 @@ def verify(model: VLM, inputs: Inputs | None = None, seed: int = 0) -> Check:
     job = Job(inputs, given, interventions, AnswerTokens((), *answers))
     (slow,) = reference.patch(model, [job])
     noise = _noise(model, inputs, logits, answers, rng)
+    if isinstance(model, DecoderOnly):
+        _check_batch(model, [inputs, random_input(model, seed + 1)], answers, noise)
     found = _compare(model, slow, _in_full_chunks(model, job), noise)
     model.checked = True
     return replace(found, layers=layers, unproved=unproved, near_ties=near_ties)
@@ -138,6 +141,28 @@ def _noise(model: VLM, inputs: Inputs, logits, answers: list[int], rng) -> float
     change = model.logits(replace(inputs, pixel_values=moved)) - logits
     rounding = torch.finfo(logits.dtype).eps * logits[answers].abs().max()
     return max(change[answers].abs().max().item(), rounding.item())
+
+
+@torch.no_grad()
+def _check_batch(model: DecoderOnly, runs: Sequence[Inputs], answers: list[int], noise) -> None:
+    """Two images in one forward, as pairs of one layout run, against each alone.
+
+    Raises:
+        NoticeError: the model answers otherwise in a batch.
+    """
+    if runs[0].layout != runs[1].layout:
+        return  # Then they are never run together.
+    together = model.batch_logits(runs)[:, answers]
+    alone = torch.stack([model.logits(run)[answers] for run in runs])
+    difference = (together - alone).abs().max().item()
+    allowed = max(PART.get(model.dtype, COARSE) * alone.abs().max().item(), NOISES * noise)
+    if not difference <= allowed:
+        raise NoticeError(
+            f"{model.name or model.family} failed its self-check: its logits differ by "
+            f"{difference:.2g} between two images in one forward and each alone (allowed: "
+            f'{allowed:.2g}). Load it with load_model(..., engine="reference"), which runs images '
+            "one by one."
+        )
 
 
 def _compare(model: VLM, slow: Outcome, fast: Outcome, noise: float) -> Check:
@@ -220,6 +245,8 @@ def prove_layers(
         name = type(layer.module).__name__
         try:
             difference, scale = _difference(model, layer, tokens, seed)
+        except OwnMask:
+            raise own_mask(model, layer.attention) from None
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
             unproved.append(f"{name}: {str(error).splitlines()[0]}")
             continue

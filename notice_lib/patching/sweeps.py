@@ -207,9 +207,16 @@ def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], engin
         "sites": len(sites),
         "sites_fingerprint": fingerprint.of_sites(sites),
         "measures": getattr(engine, "measures", "patched runs"),
-        "self_check": "passed" if model.checked else "skipped",
+        "self_check": _self_check(model),
         "schema": SCHEMA,
     } | ({"masks_fingerprint": fingerprint.of_masks(pairs)} if by_masks else {})
+
+
+def _self_check(model: VLM) -> str:
+    """Whether the engine was compared with the reference, or is the reference itself."""
+    if model.engine == "reference":
+        return "reference"
+    return "passed" if model.checked else "skipped"
 
 
 def _known(pair: SemanticPair, draw: int) -> dict:
