@@ -121,7 +121,9 @@ class ImagesOfQwen2VL(Qwen2VLProcessor):
 class ImagesOfInternVL(InternVLProcessor):
     """Without the processor for videos, which needs torchvision."""
 
-    def __init__(self, image_processor, tokenizer, image_seq_length, chat_template=None):
+    def __init__(
+        self, image_processor=None, tokenizer=None, image_seq_length=4, chat_template=None
+    ):
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
         self.image_seq_length = image_seq_length
         self.start_image_token, self.end_image_token = "<img>", "</img>"

@@ -11,7 +11,8 @@ from hypothesis import given, settings, strategies as st
 from seeded import blip_runs, llava_runs, seeded_blip, seeded_llava
 from test_patching import count_hooks
 
-from notice_lib.models.base import NOISE_PLACES, AnswerTokens, ImageNoise, watch
+from notice_lib.models.base import NOISE_PLACES, AnswerTokens, ImageNoise
+from notice_lib.models.hooks import watch
 from notice_lib.patching import (
     Intervention,
     PlacedSite,

@@ -19,7 +19,7 @@ from notice_lib import (
     match_strength,
     sweep,
 )
-from notice_lib.models.base import watch
+from notice_lib.models.hooks import watch
 from notice_lib.patching import engine, reference
 from notice_lib.patching.runs import answer_of, regions, run_inputs, unrelated
 

@@ -2,7 +2,6 @@
 processors, with seeded random weights. The tokenizer is llava-mini's, with each family's markers.
 """
 
-import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +19,6 @@ from transformers import (
     Idefics3Processor,
     InternVLConfig,
     InternVLForConditionalGeneration,
-    InternVLProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaNextConfig,
@@ -30,12 +28,10 @@ from transformers import (
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
-    ProcessorMixin,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
-    Qwen2VLProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     SmolVLMConfig,
@@ -51,6 +47,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from benchmarks.random_families import ImagesOfInternVL, ImagesOfQwen2VL
 from notice_lib.paths import data_dir
 
 SIDE = 32
@@ -71,30 +68,6 @@ VISION = {
     "image_size": SIDE,
     "patch_size": 8,
 }
-
-
-class ImagesOfQwen2VL(Qwen2VLProcessor):
-    """Without the processor for videos, which needs torchvision."""
-
-    def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
-        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-
-class ImagesOfInternVL(InternVLProcessor):
-    """Without the processor for videos, which needs torchvision."""
-
-    def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-        self.image_seq_length = 4
-        self.start_image_token, self.end_image_token = "<img>", "</img>"
-        self.image_token, self.video_token = "<IMG_CONTEXT>", "<video>"
-        self.multimodal_pattern = re.compile("(?P<image><IMG_CONTEXT>)|(?P<video><video>)")
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        self.start_image_token_id = tokenizer.convert_tokens_to_ids(self.start_image_token)
-        self.end_image_token_id = tokenizer.convert_tokens_to_ids(self.end_image_token)
 
 
 def tokenizer(*markers: str, **named: str):

@@ -8,7 +8,8 @@ import torch
 from scipy.optimize import brentq
 
 from ..errors import NoticeError
-from ..models.base import NOISE_PLACES, VLM, ImageNoise, Inputs, watch
+from ..models.base import NOISE_PLACES, VLM, ImageNoise, Inputs
+from ..models.hooks import watch
 from ..pairs import PairSet
 
 STRONGEST = 64.0

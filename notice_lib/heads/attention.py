@@ -14,7 +14,8 @@ import torch
 
 from .. import progress
 from ..errors import NoticeError
-from ..models.base import ROLES, VLM, Inputs, watch
+from ..models.base import ROLES, VLM, Inputs
+from ..models.hooks import watch
 from ..pairs import SemanticPair
 
 

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from ..errors import NoticeError
-from .base import VLM, HookPoint, Inputs, Stack
+from .base import VLM, Inputs, Stack
+from .hooks import HookPoint
 
 
 class Blip(VLM):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
 from inspect import signature
 from math import isqrt
 from typing import Any
@@ -13,34 +12,12 @@ from transformers.utils import ModelOutput
 
 from ..errors import NoticeError
 from ..pairs.prompts import Span
-from .base import VLM, HookPoint, Inputs, Stack
-
-PROJECTIONS = ("o_proj", "out_proj", "wo", "dense")
-"""What the families call the linear map behind an attention's heads."""
+from .base import VLM, Inputs, Stack
+from .hooks import HookPoint
+from .text_model import find_text_model, refusal, text_config
 
 DYNAMIC_SIZE = 224
 """Pixels a side of a blank image where a model's configuration names no image size."""
-
-
-@dataclass(frozen=True)
-class TextModel:
-    """A language model's parts, as they were found in the module tree; one a layer of the lists.
-
-    Attributes:
-        layers: (N, T, D) -> (N, T, D).
-        projections: from the heads' outputs, side by side, to the residual stream.
-        mlps: (N, T, D) -> (N, T, D).
-        norm, head: from the last layer to the logits.
-        n_heads: query heads of every layer.
-    """
-
-    layers: tuple[torch.nn.Module, ...]
-    attentions: tuple[torch.nn.Module, ...]
-    projections: tuple[torch.nn.Linear, ...]
-    mlps: tuple[torch.nn.Module, ...]
-    norm: torch.nn.Module
-    head: torch.nn.Module
-    n_heads: int
 
 
 class DecoderOnly(VLM):
@@ -72,7 +49,7 @@ class DecoderOnly(VLM):
 
     def __init__(self, model: torch.nn.Module, processor=None, name: str = ""):
         self.name = name
-        self.text = _text_model(model, name)
+        self.text = find_text_model(model, name)
         self.image_token_id = _image_token_id(model.config, name)
         self._forward_arguments = set(signature(model.forward).parameters)
         self._texts: dict[str, str] = {}
@@ -179,7 +156,7 @@ class DecoderOnly(VLM):
         # Loose: one row of a product differs from many in the last bits. Else it is another step.
         part = 0.02 if logits.element_size() < 4 else 1e-4
         allowed = part * logits[:, ~never].abs().max()
-        for step in _last_steps(_text_config(self.model.config)):
+        for step in _last_steps(text_config(self.model.config)):
             if ((step(raw) - logits)[:, ~never].abs().max() <= allowed).item():
                 step = step if not never.any() else _silenced(step, never, lowest)
                 return lambda states: step(self._raw_logits(states))
@@ -287,7 +264,7 @@ class DecoderOnly(VLM):
         return HookPoint(modules[layer], "output", per_head=False)
 
     def _error(self, why: str) -> NoticeError:
-        return _refusal(self.name, why)
+        return refusal(self.name, why)
 
 
 class _Listener:
@@ -339,93 +316,11 @@ def _last_steps(config) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
         yield lambda logits: logits / divisor
 
 
-def _text_config(config):
-    return config.get_text_config(decoder=True)
-
-
-def _text_model(model: Any, name: str) -> TextModel:
-    """The language model, found from its embeddings downwards."""
-    config = _text_config(model.config)
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is None or getattr(model.config, "is_encoder_decoder", False):
-        raise _refusal(name, "it is no decoder with a language-modelling head")
-    trunk = next(m for m in model.modules() if any(child is embeddings for child in m.children()))
-    stacks = [
-        child
-        for child in trunk.children()
-        if isinstance(child, torch.nn.ModuleList) and len(child) == config.num_hidden_layers
-    ]
-    norms = [child for child in trunk.children() if _is_norm(child)]
-    if len(stacks) != 1 or len(norms) != 1:
-        raise _refusal(
-            name,
-            f"beside its token embeddings, {type(trunk).__name__} has {len(stacks)} lists of "
-            f"{config.num_hidden_layers} layers and {len(norms)} norms, and not one of each",
-        )
-    layers = tuple(stacks[0])
-    attentions, projections, mlps = zip(*(_parts(layer, name) for layer in layers), strict=True)
-    kinds = {type(attention).__name__ for attention in attentions}
-    if len(kinds) > 1:
-        raise _refusal(name, f"its layers attend in several ways: {', '.join(sorted(kinds))}")
-    heads = config.num_attention_heads
-    for attention, projection in zip(attentions, projections, strict=True):
-        size = getattr(attention, "head_dim", projection.in_features // heads)
-        if projection.in_features != heads * size:
-            raise _refusal(
-                name,
-                f"its configuration tells of {heads} heads, which do not fit the "
-                f"{projection.in_features} inputs of {type(attention).__name__}'s output",
-            )
-    return TextModel(layers, attentions, projections, mlps, norms[0], head, heads)
-
-
-def _parts(layer: torch.nn.Module, name: str):
-    """A layer's attention, the attention's output projection, and the layer's MLP."""
-    children = dict(layer.named_children())
-    attentions = [child for child in children.values() if "Attention" in type(child).__name__]
-    others = [
-        child
-        for child in children.values()
-        if not ("Attention" in type(child).__name__ or _is_norm(child) or _is_trivial(child))
-    ]
-    if len(attentions) != 1 or len(others) != 1:
-        raise _refusal(
-            name,
-            f"{type(layer).__name__} is not one attention and one MLP beside norms, but "
-            + ", ".join(f"{key} ({type(child).__name__})" for key, child in children.items()),
-        )
-    (attention,), (mlp,) = attentions, others
-    found = [getattr(attention, key) for key in PROJECTIONS if hasattr(attention, key)]
-    if len(found) != 1 or not isinstance(found[0], torch.nn.Linear):
-        raise _refusal(
-            name,
-            f"{type(attention).__name__} has not one linear output projection of the names "
-            f"{', '.join(PROJECTIONS)}",
-        )
-    return attention, found[0], mlp
-
-
-def _is_norm(module: torch.nn.Module) -> bool:
-    return "norm" in type(module).__name__.lower()
-
-
-def _is_trivial(module: torch.nn.Module) -> bool:
-    return isinstance(module, (torch.nn.Dropout, torch.nn.Identity))
-
-
 def _image_token_id(config, name: str) -> int:
     for key in ("image_token_id", "image_token_index"):
         if getattr(config, key, None) is not None:
             return getattr(config, key)
-    raise _refusal(name, "its configuration names no image_token_id")
-
-
-def _refusal(name: str, why: str) -> NoticeError:
-    return NoticeError(
-        f"{name or 'This model'}: {why}. The generic adapter supports decoder-only models whose "
-        "image becomes tokens of the sequence; the book's page on model families says how to write "
-        "an adapter for others."
-    )
+    raise refusal(name, "its configuration names no image_token_id")
 
 
 def _inside(offset: tuple[int, int], start: int, length: int) -> Span | None:

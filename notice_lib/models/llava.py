@@ -6,8 +6,9 @@ import torch
 
 from ..errors import NoticeError
 from ..pairs.prompts import OptionSpans
-from .base import HookPoint, Inputs, Stack
+from .base import Inputs, Stack
 from .decoder import DecoderOnly
+from .hooks import HookPoint
 
 
 class Llava(DecoderOnly):

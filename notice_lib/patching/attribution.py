@@ -22,7 +22,8 @@ import pandas as pd
 import torch
 
 from ..models.answers import SCORES, score
-from ..models.base import VLM, AnswerTokens, Inputs, hook
+from ..models.base import VLM, AnswerTokens, Inputs
+from ..models.hooks import hook
 from .jobs import NO_SCORES, Activations, Job, Outcome, measures
 from .metrics import effects
 from .reference import Where, columns, record

@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from itertools import chain
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention as attend
 
 from ..models.answers import score
-from ..models.base import HookPoint, Inputs, watch
+from ..models.base import Inputs
 from ..models.blip import Blip
+from ..models.hooks import HookPoint, watch
 from .jobs import NO_SCORES, Activations, Job, Outcome, given_activations, source_run
 from .memory import Budget
 from .resume import Entry, Writes, entry, run_tower, tower_inputs, unchanged
@@ -192,7 +193,7 @@ def _run_layer(
     block = _blocks(model)[layer]
     own = block.attention.self
     query, key, value = (_split(model, part(x)) for part in (own.query, own.key, own.value))
-    context = _join(_attend(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)))
+    context = _join(attend(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)))
     self_attention = write("self_attention", layer, context.view(x.shape))
     attended = block.attention.output(self_attention, x)
     cross_attention = _cross_attend(model, block, attended, image)
@@ -207,11 +208,7 @@ def _cross_attend(model: Blip, block, attended: torch.Tensor, image: KeysAndValu
     """Heads' outputs (P, n, t, D). Queries do not see each other, so all runs of a pair fold into
     one long sequence of queries over one image's keys and values."""
     query = _split(model, block.crossattention.self.query(attended.flatten(1, 2)))
-    return _join(_attend(query, *image)).view(attended.shape)
-
-
-def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    return scaled_dot_product_attention(query, key, value)
+    return _join(attend(query, *image)).view(attended.shape)
 
 
 def _chunks(

@@ -26,8 +26,9 @@ import torch
 
 from ..errors import NoticeError
 from ..models.answers import score
-from ..models.base import Inputs, watch
+from ..models.base import Inputs
 from ..models.decoder import DecoderOnly
+from ..models.hooks import watch
 from .jobs import NO_SCORES, Activations, Job, Outcome, given_activations, source_run
 from .memory import Budget
 from .packed import (

@@ -26,7 +26,8 @@ import torch
 
 from ..errors import NoticeError
 from ..models.answers import score
-from ..models.base import VLM, hook
+from ..models.base import VLM
+from ..models.hooks import hook
 from ..pairs import PairSet
 from .jobs import Activations, Job, Outcome, measures, source_run
 from .reference import columns, patched_logits, record

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from ..models.answers import score
-from ..models.base import VLM, hook
+from ..models.base import VLM
+from ..models.hooks import hook
 from . import attribution, reference
 from .jobs import Activations, Job, Outcome, measures, source_run
 from .paths import frozen, frozen_points

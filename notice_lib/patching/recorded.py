@@ -21,8 +21,9 @@ from torch.overrides import TorchFunctionMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import NoticeError
-from ..models.base import HookPoint, Inputs, hook, watch
+from ..models.base import Inputs
 from ..models.decoder import DecoderOnly
+from ..models.hooks import HookPoint, hook, watch
 from .jobs import Activations
 from .packed import Asked, Base, Mask, Recorder, attending, unknown_arguments
 from .resume import Entry

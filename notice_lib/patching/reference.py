@@ -10,7 +10,8 @@ import torch
 
 from ..errors import NoticeError
 from ..models.answers import score
-from ..models.base import VLM, HookPoint, Inputs, hook, watch
+from ..models.base import VLM, Inputs
+from ..models.hooks import HookPoint, hook, watch
 from .jobs import NO_SCORES, Activations, Job, Outcome
 from .sites import PlacedSite
 

@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from ..models.base import VLM, Inputs, hook
+from ..models.base import VLM, Inputs
+from ..models.hooks import hook
 from .jobs import Activations
 from .sites import Intervention
 

@@ -22,7 +22,8 @@ from ..heads.roles import head_roles, role_halves
 from ..heads.statistics import two_sd
 from ..heads.table import scene_effects, total_effect
 from ..models.answers import SCORES
-from ..models.base import VLM, watch
+from ..models.base import VLM
+from ..models.hooks import watch
 from ..pairs import PairSet
 from ..patching import Site, Sweep, effects, run_inputs, site_grid, sweep
 from ..patching.runs import Corruption
