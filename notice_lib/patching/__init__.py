@@ -1,5 +1,6 @@
 """Activation patching: sites, sweeps over pairs, and the paper's metrics."""
 
+from .jobs import Job
 from .metrics import (
     METRICS,
     effect,
@@ -9,22 +10,25 @@ from .metrics import (
     patched_probability,
     restoration_probability,
 )
-from .runs import run_inputs
+from .runs import answer_of, run_inputs
 from .self_check import verify
 from .sites import Circuit, Intervention, PlacedSite, Site, place, site_grid
 from .store import read_sweep, write_sweep
-from .sweeps import ablate, make_jobs, sweep
+from .sweeps import SHARD, ablate, make_jobs, sweep
 from .table import SCHEMA, Sweep
 
 __all__ = [
     "METRICS",
     "SCHEMA",
+    "SHARD",
     "Circuit",
     "Intervention",
+    "Job",
     "PlacedSite",
     "Site",
     "Sweep",
     "ablate",
+    "answer_of",
     "effect",
     "effects",
     "fraction_recovered",
