@@ -12,7 +12,8 @@ from layouts import a_picture, first_option, write_folders
 from PIL import Image
 
 from notice_lib import LabelledImage, NoticeError, PairSet, load_model, load_pairs
-from notice_lib.datasets.build import Built, Scene, Source, pairs_of, select
+from notice_lib.corruption.sip import Scene, pairs_of
+from notice_lib.datasets.build import Built, Source, select
 from notice_lib.datasets.card import funnel, write_card, write_set
 from notice_lib.datasets.labelled import build_pairs
 from notice_lib.models import answered_correctly
@@ -108,6 +109,12 @@ def test_a_sample_is_balanced_and_has_no_pair_twice():
     order = {pair.pair_id: i for i, pair in enumerate(many())}
     places = [order[pair.pair_id] for pair in sample]
     assert places == sorted(places)
+
+
+def test_directions_are_balanced_whatever_the_ids():
+    renamed = [replace(pair, pair_id=f"p{i}") for i, pair in enumerate(many())]
+    sample, _ = select(replace(many(), pairs=tuple(renamed)), n=24, seed=1)
+    assert Counter(pair.clean_image.stem[-1] for pair in sample) == {"a": 12, "b": 12}
 
 
 def test_the_seed_decides_what_is_drawn():

@@ -1,6 +1,7 @@
 """Semantic image pairs from labelled images."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,10 @@ def test_images_without_a_partner_are_left_out():
         build(images[2:])
     with pytest.raises(NoticeError, match="c is listed twice, as blue and red"):
         build([*images, LabelledImage(Path("c"), "red", "shoe", "colour")])
+
+
+def test_ids_do_not_tell_where_the_images_lie():
+    images = a_collection(40)
+    moved = [replace(image, path=Path("/elsewhere") / image.path) for image in images]
+    ids = [[pair.pair_id for pair in build(some)] for some in (images, moved)]
+    assert ids[0] == ids[1]

@@ -1,32 +1,25 @@
-"""From scenes, two images that a question tells apart, to a balanced set of pairs."""
+"""What a loader makes of a data set, and a balanced sample of its pairs."""
 
-import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain
-from math import inf
-from pathlib import Path
+from itertools import islice
 
 import numpy as np
 
 from ..errors import NoticeError
 from ..models.answers import answered_correctly
 from ..models.base import VLM
-from ..pairs import ORDERS, PairSet, SemanticPair, symmetric
+from ..pairs import ORDERS, PairSet, SemanticPair
 
 Steps = list[tuple[str, int]]
 """What was done, and how many rows were left; `card.write_card` shows it."""
 
-DIRECTIONS = ("ab", "ba")
-"""The scene's first image is the clean one, or the second."""
-
 PRESETS = ("paper",)
 PAPER_CELL = 250
-"""Pairs of one group and answer order in the paper: with `_GROUPS` that makes 500 of each slot and
-direction of SVO-Probes, 500 of each kind of state, and 250 of each emotion and order (published
-code, preprocessing/3_svo, 3_mit, 3_face)."""
+"""Pairs of one group and answer order in the paper. With the groups of `select` that makes 500 of
+each slot and direction of SVO-Probes, 500 of each kind of state, and 250 of each emotion and order
+(published code, preprocessing/3_svo, 3_mit, 3_face)."""
 
 
 @dataclass(frozen=True)
@@ -63,99 +56,6 @@ class Built:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Scene:
-    """Two images that one question tells apart; it gives four pairs.
-
-    Attributes:
-        scene_id: unique; the pairs' ids begin with it.
-        task: "svo", "states", "faces", or a name of one's own.
-        slot: what the answers are, e.g. "verb".
-        images: two image files.
-        answers: `answers[i]` is true of `images[i]`. In SVO-Probes the first is the positive one.
-        prompts: the question with `answers[0]` offered first, and with `answers[1]` first.
-        shown: every word of the slot that is true of either image; the two answers by default.
-        masks: a mask file for each image, or None.
-    """
-
-    scene_id: str
-    task: str
-    slot: str
-    images: tuple[Path, Path]
-    answers: tuple[str, str]
-    prompts: tuple[str, str]
-    shown: tuple[str, ...] = ()
-    masks: tuple[Path | None, Path | None] = (None, None)
-
-
-def pairs_of(
-    scenes: Iterable[Scene],
-    slots: Mapping[str, Iterable[str]],
-    near_synonyms: Mapping[str, Iterable[str]] | None = None,
-) -> PairSet:
-    """Four pairs a scene: either image is the clean one, either option is offered first.
-
-    Their ids are "<scene_id>-<direction>-<order>": direction "ab" (the first image is clean) or
-    "ba", order "correct" or "incorrect" (which option comes first). The split is "heldout".
-
-    Args:
-        slots: {slot: words}, from which token replacement draws.
-        near_synonyms: {word: words too close to it}; closed to both directions.
-
-    Raises:
-        NoticeError: a scene comes twice, its images are one, its answers are near-synonyms or no
-            words of the slot, or its prompts do not offer the answers in that order.
-    """
-    near = symmetric(dict(near_synonyms or {}))
-    scenes = list(scenes)
-    _check_distinct(scenes, near)
-    pairs = tuple(chain.from_iterable(map(_four_pairs, scenes)))
-    return PairSet(pairs, {slot: tuple(words) for slot, words in slots.items()}, near)
-
-
-def _check_distinct(scenes: list[Scene], near: Mapping[str, frozenset[str]]) -> None:
-    """No two scenes ask the same of the same images, and each has two images and two answers."""
-    seen: dict[object, str] = {}
-    for scene in scenes:
-        if scene.images[0] == scene.images[1]:
-            raise NoticeError(f"Scene {scene.scene_id}: both images are {scene.images[0]}.")
-        if scene.answers[1] in near.get(scene.answers[0], ()):
-            raise NoticeError(
-                f"Scene {scene.scene_id}: {scene.answers[0]!r} and {scene.answers[1]!r} are "
-                "near-synonyms; ask for another pair of words."
-            )
-        for key in (scene.scene_id, (frozenset(scene.images), frozenset(scene.prompts))):
-            if key in seen:
-                raise NoticeError(
-                    f"Scenes {seen[key]} and {scene.scene_id} have the same id, or the same images "
-                    "and question. Drop one of them."
-                )
-            seen[key] = scene.scene_id
-
-
-def _four_pairs(scene: Scene) -> Iterator[SemanticPair]:
-    for clean, corrupt in ((0, 1), (1, 0)):
-        for first in (clean, corrupt):
-            order = ORDERS[first != clean]
-            yield SemanticPair(
-                pair_id=f"{scene.scene_id}-{DIRECTIONS[clean]}-{order.split('_')[0]}",
-                scene_id=scene.scene_id,
-                task=scene.task,
-                slot=scene.slot,
-                split="heldout",
-                distractor=False,
-                clean_image=scene.images[clean],
-                corrupt_image=scene.images[corrupt],
-                clean_masks=scene.masks[clean],
-                corrupt_masks=scene.masks[corrupt],
-                prompt=scene.prompts[first],
-                correct=scene.answers[clean],
-                incorrect=scene.answers[corrupt],
-                order=order,
-                shown=tuple(sorted(scene.shown or scene.answers)),
-            )
-
-
 def select(
     pairs: PairSet,
     model: VLM | None = None,
@@ -165,10 +65,11 @@ def select(
 ) -> tuple[PairSet, Steps]:
     """A balanced sample without replacement of the pairs that a model answers correctly.
 
-    Pairs are drawn in a random order until each group has its number: slot and direction in the
-    task "svo", the correct answer in "faces", else the slot. Within a group both answer orders are
-    equally many. A scene gives a second pair only after all have given one. The model is asked only
-    about what is drawn, so that a small sample of a large set is quick.
+    Pairs are drawn in a random order until each group has its number. A group is, in the task
+    "svo", a slot and a direction (which of a scene's two images is the clean one); in "faces" a
+    correct answer; else a slot. Within a group both answer orders are equally many. A scene gives a
+    second pair only after all have given one. The model is asked only about what is drawn, so a
+    small sample of a large set is quick.
 
     Args:
         model: only pairs that it answers correctly with both images are kept; None keeps all.
@@ -209,21 +110,15 @@ def select(
     return sample, steps
 
 
-def _group(pair: SemanticPair) -> tuple[str, ...]:
-    """What the paper takes an equal number of."""
-    if pair.task == "svo":
-        return pair.task, pair.slot, _direction(pair)
-    return pair.task, pair.correct if pair.task == "faces" else pair.slot
-
-
-def _direction(pair: SemanticPair) -> str:
-    """Which image is the clean one, "ab" or "ba", as `_four_pairs` writes it in the id."""
-    word = pair.pair_id.split("-")[-2:][0]
-    return word if word in DIRECTIONS else ""
-
-
 def _cells(pairs: PairSet, seed: int) -> dict[tuple, list[SemanticPair]]:
     """Each group and order's pairs in the order in which they are drawn."""
+    first = {pair.scene_id: pair.clean_image for pair in reversed(pairs.pairs)}
+
+    def group(pair: SemanticPair) -> tuple:
+        if pair.task == "svo":
+            return pair.task, pair.slot, pair.clean_image != first[pair.scene_id]
+        return pair.task, pair.correct if pair.task == "faces" else pair.slot
+
     rng = np.random.default_rng(seed)
     turn: dict[str, int] = defaultdict(int)
     ranked = []
@@ -233,12 +128,12 @@ def _cells(pairs: PairSet, seed: int) -> dict[tuple, list[SemanticPair]]:
         turn[pair.scene_id] += 1
     cells = defaultdict(list)
     for _, pair in sorted(ranked, key=lambda item: item[0]):
-        cells[_group(pair), pair.order].append(pair)
+        cells[group(pair), pair.order].append(pair)
     return cells
 
 
 def _quota(pairs: PairSet, groups: list, preset: str | None, n: int | None) -> dict:
-    """How many pairs of either order each group may have."""
+    """How many pairs of either order each group may have; None: any number."""
     if preset is not None and preset not in PRESETS:
         raise NoticeError(f"There is no preset {preset!r}; there is {', '.join(PRESETS)}.")
     if preset is not None and n is not None:
@@ -251,7 +146,7 @@ def _quota(pairs: PairSet, groups: list, preset: str | None, n: int | None) -> d
             )
         return dict.fromkeys(groups, PAPER_CELL)
     if n is None:
-        return dict.fromkeys(groups, inf)
+        return dict.fromkeys(groups, None)
     if n < 2:
         raise NoticeError(f"n must be at least 2, one pair of either answer order, not {n}.")
     each, more = divmod(n // 2, max(len(groups), 1))
@@ -261,26 +156,26 @@ def _quota(pairs: PairSet, groups: list, preset: str | None, n: int | None) -> d
 def _fill(cells, quota, pairs: PairSet, model: VLM | None) -> tuple[dict, int]:
     """Draw until each cell is full or has nothing left; (kept pairs by cell, number drawn).
 
-    Each round draws as many of each cell as it lacks, so a model is asked little in vain.
+    Each round draws as many of each cell as it lacks, so that the model is asked no more than is
+    needed.
     """
     kept: dict[tuple, list[SemanticPair]] = defaultdict(list)
-    used: dict[tuple, int] = defaultdict(int)
+    waiting = {cell: iter(queue) for cell, queue in cells.items()}
     drawn = 0
     while True:
-        batch = []
-        for (group, order), queue in cells.items():
-            cell = group, order
-            lacking = min(quota[group] - len(kept[cell]), len(queue) - used[cell])
-            batch += queue[used[cell] : used[cell] + lacking]
-            used[cell] += lacking
+        batch = {
+            pair.pair_id: (cell, pair)
+            for cell, queue in waiting.items()
+            for pair in islice(queue, _lacking(quota[cell[0]], kept[cell]))
+        }
         if not batch:
             return kept, drawn
         drawn += len(batch)
-        asked = PairSet(tuple(batch), pairs.slots, pairs.near_synonyms)
+        asked = PairSet(tuple(pair for _, pair in batch.values()), pairs.slots, pairs.near_synonyms)
         for pair in answered_correctly(model, asked) if model else asked:
-            kept[_group(pair), pair.order].append(pair)
+            kept[batch[pair.pair_id][0]].append(pair)
 
 
-def content_id(task: str, *contents: str) -> str:
-    """The id of a scene by what it is made of, so that names of files and folders do not matter."""
-    return f"{task}-{hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]}"
+def _lacking(quota: int | None, kept: list) -> int | None:
+    """How many pairs a cell may still get; None: any number."""
+    return None if quota is None else quota - len(kept)

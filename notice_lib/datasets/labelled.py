@@ -2,22 +2,19 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from .. import progress
-from ..corruption.sip import LabelledImage, draw_partners
+from ..corruption.sip import LabelledImage, Question, draw_scenes, pairs_of, vocabulary
 from ..errors import NoticeError
 from ..files import sha256
 from ..pairs import symmetric
 from ..pairs.images import check_image
-from .build import Built, Scene, Source, content_id, pairs_of
-
-Question = Callable[[str, str, str], str]
-"""(rest, first option, second option) -> the prompt."""
+from .build import Built, Source
 
 
 def build_pairs(
@@ -47,12 +44,13 @@ def build_pairs(
     Source: paper, section 3; published code, preprocessing/1_mit and 1_face.
     """
     images = sorted(images, key=lambda image: (str(image.path), image.slot))
-    near = symmetric(dict(near_synonyms or {}))
+    near = symmetric(near_synonyms or {})
     left_out: dict[str, str] = {}
     digests = check_files({image.path for image in images}, left_out)
     decoding = [image for image in images if image.path in digests]
     distinct = _distinct(decoding, digests, left_out)
-    scenes = _scenes(distinct, digests, question, task, near, seed, masks or {})
+    rng = np.random.default_rng(seed)
+    scenes = draw_scenes(distinct, digests, question, task, near, rng, masks)
     if not scenes:
         raise NoticeError(
             f"No image has a partner among {len(distinct)} usable ones of {len(images)}: two must "
@@ -62,9 +60,6 @@ def build_pairs(
     paired = {path for scene in scenes for path in scene.images}
     alone = [image for image in distinct if image.path not in paired]
     left_out.update({short(image.path): "has no partner" for image in alone})
-    slots: dict[str, set[str]] = defaultdict(set)
-    for image in distinct:
-        slots[image.slot].add(image.attribute)
     done = [
         *steps,
         ("images: that decode", len(decoding)),
@@ -72,8 +67,7 @@ def build_pairs(
         ("images: with a partner", len(distinct) - len(alone)),
         ("scenes: two images, one question", len(scenes)),
     ]
-    words = {slot: sorted(words) for slot, words in sorted(slots.items())}
-    return Built(pairs_of(scenes, words, near), done, source, left_out)
+    return Built(pairs_of(scenes, vocabulary(distinct), near), done, source, left_out)
 
 
 def short(path: Path) -> str:
@@ -118,30 +112,3 @@ def _distinct(images, digests, left_out) -> list[LabelledImage]:
         kept.append(first)
         left_out.update({short(i.path): f"is a copy of {short(first.path)}" for i in others})
     return kept
-
-
-def _scenes(images, digests, question, task, near, seed, masks) -> list[Scene]:
-    groups: dict[tuple[str, str], list[LabelledImage]] = defaultdict(list)
-    for image in sorted(images, key=lambda image: digests[image.path]):
-        groups[image.slot, image.rest].append(image)
-    drawn = draw_partners(
-        (group for _, group in sorted(groups.items())), near, np.random.default_rng(seed)
-    )
-    scenes = []
-    for one, other in drawn:
-        contents = sorted((digests[one.path], digests[other.path]))
-        scenes.append(
-            Scene(
-                scene_id=content_id(task, one.slot, one.rest, *contents),
-                task=task,
-                slot=one.slot,
-                images=(one.path, other.path),
-                answers=(one.attribute, other.attribute),
-                prompts=(
-                    question(one.rest, one.attribute, other.attribute),
-                    question(one.rest, other.attribute, one.attribute),
-                ),
-                masks=(masks.get(one.path), masks.get(other.path)),
-            )
-        )
-    return scenes

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..corruption.sip import LabelledImage
+from ..corruption.sip import LabelledImage, Question, Scene, content_id, pairs_of
 from ..errors import NoticeError
 from ..pairs.files import inside, read_lines
 from ..pairs.masks import read_masks
 from ..pairs.prompts import option_spans, replace_options
-from .build import Built, Scene, Source, content_id, pairs_of
-from .labelled import Question, build_pairs, check_files, short
+from .build import Built, Source
+from .labelled import build_pairs, check_files, short
 
 QUESTION = "Is this {rest} {first} or {second}?"
 LABELS = ("image", "attribute")

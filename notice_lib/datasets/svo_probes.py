@@ -17,12 +17,13 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from .. import progress
+from ..corruption.sip import Scene, pairs_of
 from ..errors import NoticeError
 from ..files import sha256
 from ..pairs import symmetric
 from ..pairs.images import check_image
 from ..pairs.prompts import option_spans, replace_options
-from .build import Built, Scene, Source, Steps, pairs_of
+from .build import Built, Source, Steps
 from .downloads import download_images
 from .grammar import SLOTS, Triplet, grammatical_question
 from .svo_words import NEAR_SYNONYMS
