@@ -1,7 +1,7 @@
-"""What a fresh runtime is good for: `python -m notice_lib.colab`, the last step of the set-up cell.
+"""Describes a fresh runtime: `python -m notice_lib.colab`, the last step of the set-up cell.
 
-It changes nothing. The chapters run on a CPU by default, so a runtime without a GPU is told what
-that means, and one with a GPU how to use it.
+It changes nothing. Chapters run on the CPU by default, so it says what that means on a runtime
+without a GPU, and how to use a GPU if there is one.
 """
 
 import os
@@ -11,21 +11,21 @@ from importlib.metadata import version
 
 GIB = 2**30
 ON_THE_CPU = (
-    "With the models that travel with the book every chapter runs on the CPU, in minutes: go on. "
-    "A model from the hub wants a GPU: Runtime > Change runtime type > T4 GPU, then run this again."
+    "Every chapter runs on the CPU in minutes with the book's own models, so you can go on. "
+    "A model from the hub needs a GPU: Runtime > Change runtime type > T4 GPU, then run this again."
 )
 ON_THE_GPU = (
-    "Chapters still run on the CPU, which is enough for the models that travel with the book. "
-    'For a model from the hub set device = "cuda" in the parameters.'
+    "Chapters still run on the CPU, which is enough for the book's own models. "
+    'For a model from the hub, set device = "cuda" in the parameters.'
 )
 UNUSABLE = (
-    "This runtime has a GPU, but the installed torch cannot use it, so the CPU is used. Something "
-    "has replaced Colab's own torch: Runtime > Disconnect and delete runtime gives it back."
+    "This runtime has a GPU, but the installed torch cannot use it, so chapters run on the CPU. "
+    "Something has replaced Colab's own torch: Runtime > Disconnect and delete runtime restores it."
 )
 
 
 def gpu() -> tuple[str, int] | None:
-    """Name and bytes of the first GPU that torch can use; None without one."""
+    """Return name and memory in bytes of the first GPU that torch can use, or None."""
     import torch
 
     if not torch.cuda.is_available():
@@ -35,11 +35,11 @@ def gpu() -> tuple[str, int] | None:
 
 
 def advice(device: tuple[str, int] | None, has_driver: bool) -> str:
-    """What to make of the GPU that there is, or is not.
+    """Say what the GPU, or its absence, means for the chapters.
 
     Args:
-        device: name and bytes of the GPU that torch can use.
-        has_driver: the machine has a GPU, whether or not torch can use it.
+        device: name and memory in bytes of the GPU that torch can use, or None.
+        has_driver: whether the machine has a GPU, even if torch cannot use it.
     """
     if device:
         name, size = device
@@ -48,7 +48,7 @@ def advice(device: tuple[str, int] | None, has_driver: bool) -> str:
 
 
 def report() -> str:
-    """Versions, cores and memory of this runtime, and the advice."""
+    """Return versions, cores and memory of this runtime, and the advice."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     python = ".".join(map(str, sys.version_info[:3]))
     versions = [f"{name} {version(name)}" for name in ("notice-lib", "torch", "transformers")]

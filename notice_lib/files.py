@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and told apart by their bytes."""
+"""Atomic writes and hashes of files."""
 
 import hashlib
 import os
@@ -8,11 +8,13 @@ from threading import get_ident
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name beside its own, then rename it, so that nobody ever sees a
-    part of it under its own name.
+    """Write a file under a temporary name beside its final one, then rename it.
+
+    An interruption or a full disk thus never leaves a part of the file under its final name.
 
     Args:
-        write: writes the whole file to the path that it is given.
+        path: the final path.
+        write: a function that writes the whole file to the path that it is given.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}")
     try:
@@ -23,6 +25,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

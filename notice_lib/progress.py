@@ -1,4 +1,4 @@
-"""Progress bars that leave nothing behind."""
+"""Progress bars that disappear when they are done."""
 
 import os
 
@@ -6,8 +6,8 @@ from tqdm.auto import tqdm
 
 
 def bar(iterable=None, **settings) -> tqdm:
-    """tqdm's bar; the environment variable TQDM_DISABLE hides it.
+    """Return tqdm's progress bar, which the environment variable TQDM_DISABLE hides.
 
-    tqdm itself heeds that variable in a terminal, but not in a notebook.
+    tqdm itself obeys that variable in a terminal but not in a notebook.
     """
     return tqdm(iterable, leave=False, disable="TQDM_DISABLE" in os.environ, **settings)

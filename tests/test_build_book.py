@@ -185,7 +185,7 @@ def test_a_failing_cell_is_named_with_its_message(book):
     cell = built.stdout.partition("The cell at book/two.md:8, its code until line 3:\n")[2]
     assert cell.startswith('    with open("../runs.log", "a") as log:\n')
     last = (
-        "    raise ValueError('no head is left')\nValueError: no head is left\nAll that it said: "
+        "    raise ValueError('no head is left')\nValueError: no head is left\nThe whole log: "
     )
     assert last in cell and "Traceback" not in cell
     log = book / "_build" / "chapters" / "two" / "log.txt"
@@ -216,7 +216,7 @@ def test_an_interrupted_build_leaves_nothing_that_counts_as_built(tmp_path):
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("Stopped, the book is not built.")
+    assert said.splitlines()[-1].startswith("Interrupted: the book is not built.")
     assert is_current(one) and not is_current(two) and not index(root).exists()
     wait_until(lambda: not Path("/proc", (root / "pid").read_text().strip()).exists())
 
@@ -256,7 +256,7 @@ def test_a_full_disk_is_said(book, monkeypatch, capsys):
     assert build_book.main(book) == 1
     said = capsys.readouterr().out
     assert "The book is not built: OSError: [Errno 28] No space left on device." in said
-    assert "The disk is full (1 MiB left): make 100 MiB free first." in said
+    assert "The disk is full (1 MiB left): free 100 MiB first." in said
 
 
 def test_a_record_that_could_not_be_written_is_no_record(book, monkeypatch):

@@ -169,7 +169,7 @@ def test_a_sweep_is_run_and_goes_on(tmp_path):
     words += ["--component", "self_attention", "--per-head", "--position", "last", "--layer", 3]
     first, again = notice(*words), notice(*words)
     assert first == again
-    assert "2 pairs, 16 patched runs" in first
+    assert "2 pairs, 16 patched runs, written to" in first
     assert len(read_sweep(tmp_path / "out").patched) == 16
     assert "corruption is 'image' there and 'text' here" in notice(
         *words, "--corruption", "text", fails=True
@@ -200,7 +200,7 @@ def test_heads_are_selected_from_folders(tmp_path):
     assert table["svo_image_effect"].to_numpy() == pytest.approx(found["svo_image_effect"])
     assert "cross_attention, faces, image corruption" in text
     assert f"Universal heads (selected in every task): {(found['kind'] != '').sum()}" in text
-    assert "On the null:" in text
+    assert "On the null sweeps:" in text
     assert "a sweep given twice" in notice("heads", folders[0], folders[0], fails=True)
     assert "holds no finished sweep" in notice("heads", tmp_path, fails=True)
 

@@ -70,10 +70,10 @@ def test_attention_is_the_heads_minus_the_average(bench, blip, pairs):
     assert bench.attention(Choice(0, "image", Site("mlp", 2, None, "correct"))) is None
 
 
-def test_the_figure_shows_where_the_head_looks_and_which_it_is(bench):
+def test_the_figure_shows_where_the_head_attends_and_which_it_is(bench):
     choice = Choice(0, "image", Site("cross_attention", 2, 5, "correct"))
     titled = {axes.get_title(): axes for axes in bench.figure(choice).axes}
-    drawn = titled["where it looks"].images[1].get_array()
+    drawn = titled["where it attends"].images[1].get_array()
     np.testing.assert_array_equal(drawn, bench.attention(choice))
     (frame,) = titled["effects of all heads"].patches
     assert frame.get_xy() == (4.5, 1.5)
@@ -89,7 +89,7 @@ def test_it_begins_at_the_strongest_head(bench, explorer, blip):
 def test_a_component_without_heads_is_shown_whole(explorer, blip):
     explorer.component.value = "mlp"
     assert explorer.choice.site.head is None and len(explorer.head.options) == 1
-    assert "MLP does not look at the image." in explorer.figure.alt
+    assert "MLP does not attend to the image." in explorer.figure.alt
     explorer.component.value = "cross_attention"
     assert len(explorer.head.options) == 1 + blip.n_heads
 
@@ -115,7 +115,7 @@ def test_a_pair_that_cannot_be_run_says_why(blip, pairs):
     assert "<img" in explorer.picture.value
 
 
-def test_llava_looks_by_self_attention(pairs):
+def test_llava_attends_to_the_image_by_self_attention(pairs):
     llava = load_model("llava-mini", "cpu")
-    looks = Bench(llava, pairs).attention(Choice(0, "image", Site("self_attention", 3, 1, "last")))
-    assert looks.shape == (llava.grid, llava.grid) and abs(looks.sum()) < 1e-5
+    shares = Bench(llava, pairs).attention(Choice(0, "image", Site("self_attention", 3, 1, "last")))
+    assert shares.shape == (llava.grid, llava.grid) and abs(shares.sum()) < 1e-5

@@ -111,7 +111,7 @@ def test_the_heat_map_draws_the_means(table):
         assert axes.get_xlabel() == "layer"
     roles = [label.get_text() for label in drawn[0].get_yticklabels()]
     assert roles == list(means["mlp"].index)
-    assert figure.axes[-1].get_xlabel() == "mean logit difference (logits)"
+    assert figure.axes[-1].get_xlabel() == "mean effect (logits)"
 
 
 def test_all_components_are_drawn_in_the_order_of_the_layer(table):
@@ -207,7 +207,7 @@ def test_the_alt_text_of_a_heat_map_says_where_its_extremes_are(table):
     role, layer = means.stack().idxmax()
     told = f"to {plotting.number(means.loc[role, layer])} at {role}, layer {layer}."
     alt = plotting.heat_map(table, components=["mlp"]).alt
-    assert alt.startswith("Token role by layer, mean logit difference (logits) over 2 pairs. MLP:")
+    assert alt.startswith("Token role by layer, mean effect (logits) over 2 pairs. MLP:")
     assert alt.endswith(told)
 
 
@@ -288,7 +288,7 @@ def test_intervals_are_drawn_in_order(estimates):
     drawn = {names[round(row)]: end for row, end in zip(rows, ends, strict=True)}
     assert drawn["L0.H1"] == [0.3, 0.7] and drawn["L1.H0"] == [-0.4, -0.2]
     alt = plotting.intervals(svo, "effect (logits)", value="effect").alt
-    assert "3 of 4 intervals leave out 0. L0.H1: +0.5 [+0.3, +0.7];" in alt
+    assert "3 of 4 intervals exclude 0. L0.H1: +0.5 [+0.3, +0.7];" in alt
 
 
 def test_intervals_of_groups_stand_side_by_side(estimates):
@@ -326,7 +326,7 @@ def test_scatter_matches_sites_and_ranks_them():
     assert axes.get_title() == "rank correlation +0.4, 4 sites"  # 1 - 6 * 6 / (4 * 15)
     assert [text.get_text() for text in axes.texts] == ["L0.H1"]
     assert "L0.H1 at +2, +30" in figure.alt
-    with pytest.raises(NoticeError, match="1 entries"):
+    with pytest.raises(NoticeError, match="share 1 index entries"):
         plotting.scatter(a, b[:1], "a", "b")
 
 
@@ -364,7 +364,7 @@ def test_an_overlay_is_centred_at_zero_and_outlines_the_mask(pair):
     assert [segment.mean(0).tolist() for segment in dashes.get_segments()] == [[20.5, 20.5]]
     corners = np.concatenate(outline[0].get_paths()[0].to_polygons(closed_only=False))
     assert corners.max() == 5.5  # the mask is the first 6 x 6 of 24 x 24 pixels
-    assert "75% of what is above zero in the outlined mask (6% of the picture)" in figure.alt
+    assert "75% of what is above zero lies in the outlined mask (6% of the picture)" in figure.alt
     assert "largest +0.3 at row 1, column 1, smallest" in figure.alt
 
 

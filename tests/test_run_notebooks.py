@@ -56,8 +56,8 @@ def test_unknown_parameters_and_chapters_are_refused(tmp_path):
         prepare(tmp_path / "out", ["99"], {}, {})
     assert not (tmp_path / "out").exists()
     assert "unrecognized arguments: --pairs" in tool("run_notebooks.py", "--pairs", "8").stderr
-    assert "is not OLD=NEW" in tool("run_notebooks.py", "--model", "blip").stderr
-    assert "with pairs in it" in tool("run_notebooks.py", "--data", tmp_path).stderr
+    assert "is not of the form OLD=NEW" in tool("run_notebooks.py", "--model", "blip").stderr
+    assert "states or faces with pairs" in tool("run_notebooks.py", "--data", tmp_path).stderr
 
 
 def test_data_without_masks(data):

@@ -1,8 +1,9 @@
-"""Build the book into _build/html, executing only chapters of which something changed.
+"""Build the book into _build/html, and execute only the chapters that can have changed.
 
-A process a core executes a chapter each, the longest first by the core-seconds in book/seconds.csv.
-Sphinx then reads the executed chapters from jupyter-cache and runs nothing. What was measured goes
-to _build/seconds.csv: on a quiet machine, after a cold build, that is the new book/seconds.csv.
+Chapters are executed in parallel, one process per core, and the longest start first, by the
+core-seconds in book/seconds.csv. Sphinx then reads the executed chapters from jupyter-cache and
+runs nothing. The measured times are written to _build/seconds.csv; after a cold build on a quiet
+machine, this file can replace book/seconds.csv.
 
     python tools/build_book.py [FOLDER]    # the book in this folder, or in another one
 """
@@ -27,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 from tools.chapters import Chapter, executed_chapters, is_current, keep  # noqa: E402
 
 WORKER = ROOT / "tools" / "execute_chapter.py"
-UNKNOWN_SECONDS = 30  # of a chapter that is not in the table yet
-ENOUGH_MIB = 100  # a built book and what Sphinx keeps of it
+UNKNOWN_SECONDS = 30  # assumed for a chapter that is not in the table yet
+ENOUGH_MIB = 100  # size of a built book and of what Sphinx keeps for the next build
 
 
 @dataclass
@@ -42,14 +43,14 @@ class Run:
 
 @dataclass
 class Progress:
-    """How far the chapters are: expected holds each one's core-seconds in the table."""
+    """How many chapters are done; `expected` holds the core-seconds of each in the table."""
 
     expected: dict[str, float]
     started: float = field(default_factory=time.time)
     ended: list[str] = field(default_factory=list)
 
     def after(self, running: list[Run]) -> str:
-        """How many have ended, and the time left at the pace, by the table, until now."""
+        """Say how many chapters have ended, and how much time is left at the pace so far."""
         now = time.time()
         done = sum(self.expected[name] for name in self.ended)
         done += sum(min(self.expected[run.chapter.name], now - run.started) for run in running)
@@ -59,7 +60,7 @@ class Progress:
 
 
 def minutes(seconds: float) -> str:
-    """75.3 as "1 min 15 s"."""
+    """Format seconds as minutes, e.g. 75.3 as "1 min 15 s"."""
     whole, rest = divmod(round(seconds), 60)
     return f"{whole} min {rest:02d} s"
 
@@ -69,15 +70,15 @@ def say(text: str) -> None:
 
 
 def read_seconds(root: Path) -> dict[str, float]:
-    """The committed core-seconds of each chapter by its name."""
+    """Read the committed core-seconds of each chapter by its name."""
     with open(root / "book" / "seconds.csv", encoding="utf-8", newline="") as file:
         return {row["chapter"]: float(row["seconds"]) for row in csv.DictReader(file)}
 
 
 def start(chapter: Chapter, timeout: int) -> Run:
-    """Execute a chapter in a process of its own, into its emptied folder.
+    """Start a process that executes a chapter into its emptied folder.
 
-    The process has its own session, so that Ctrl-C reaches this one alone, which then ends it.
+    The process gets its own session: Ctrl-C reaches only this process, which then ends the others.
     """
     shutil.rmtree(chapter.folder, ignore_errors=True)
     chapter.folder.mkdir(parents=True)
@@ -88,7 +89,7 @@ def start(chapter: Chapter, timeout: int) -> Run:
 
 
 def wait(running: list[Run]) -> tuple[Run, float]:
-    """The first of them to end, and the core-seconds that it and its kernel took."""
+    """Wait for the first process to end; return it and its core-seconds, kernel included."""
     pid, status, usage = os.wait4(-1, 0)
     (ended,) = [run for run in running if run.process.pid == pid]
     ended.process.returncode = os.waitstatus_to_exitcode(status)
@@ -96,7 +97,7 @@ def wait(running: list[Run]) -> tuple[Run, float]:
 
 
 def stop(running: list[Run]) -> None:
-    """End processes; each ends its kernel first."""
+    """End the processes, each of which ends its kernel first."""
     for run in running:
         run.process.terminate()
     for run in running:
@@ -104,7 +105,7 @@ def stop(running: list[Run]) -> None:
 
 
 def failure(run: Run) -> str:
-    """What went wrong in a chapter: the cell and its message, or the last words of the process."""
+    """Say what went wrong in a chapter: the cell and its message, or the last line of the log."""
     folder = run.chapter.folder
     log = folder / "log.txt"
     if (folder / "error.txt").exists():
@@ -112,11 +113,11 @@ def failure(run: Run) -> str:
     else:
         last = log.read_text(encoding="utf-8").splitlines()[-1:]
         message = "\n".join([f"Its process ended with status {run.process.returncode}", *last, ""])
-    return f"{message}All that it said: {log.relative_to(run.chapter.root)}"
+    return f"{message}The whole log: {log.relative_to(run.chapter.root)}"
 
 
 def execute(chapters: list[Chapter], table: dict[str, float], cores: int, timeout: int) -> bool:
-    """Execute chapters in parallel, the longest first; True if all went well."""
+    """Execute chapters in parallel, the longest first; return whether all succeeded."""
     expected = {chapter.name: table.get(chapter.name, UNKNOWN_SECONDS) for chapter in chapters}
     progress, running, fine = Progress(expected), [], True
     waiting = sorted(chapters, key=lambda chapter: expected[chapter.name])
@@ -133,7 +134,7 @@ def execute(chapters: list[Chapter], table: dict[str, float], cores: int, timeou
 
 
 def finish(ended: Run, seconds: float, progress: Progress, running: list[Run]) -> bool:
-    """Keep what a chapter computed and print its line; False if it failed."""
+    """Store what a chapter computed and print its line; return whether it succeeded."""
     chapter, usual = ended.chapter, progress.expected[ended.chapter.name]
     progress.ended.append(chapter.name)
     after = progress.after(running)
@@ -150,7 +151,7 @@ def finish(ended: Run, seconds: float, progress: Progress, running: list[Run]) -
 
 
 def write_seconds(chapters: list[Chapter], path: Path) -> None:
-    """Write what each chapter took when it last ran."""
+    """Write the core-seconds that each chapter took when it last ran."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["chapter", "seconds"])
@@ -158,10 +159,10 @@ def write_seconds(chapters: list[Chapter], path: Path) -> None:
 
 
 def make_pages(root: Path, chapters: list[Chapter]) -> bool:
-    """Let Sphinx make the pages; True if it had nothing to warn of.
+    """Let Sphinx make the pages; return whether it succeeded without a warning.
 
-    It removes index.html first, which Sphinx writes last: a book without one is half-built, and is
-    made from the beginning. A page that Sphinx has read is read again if its chapter ran since.
+    Sphinx writes index.html last, so it is removed first: a book without it is half-built and is
+    made again from the beginning. Sphinx reads a page again if its chapter has run since.
     """
     build = root / "_build"
     index, doctrees = build / "html" / "index.html", build / ".doctrees"
@@ -175,7 +176,7 @@ def make_pages(root: Path, chapters: list[Chapter]) -> bool:
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", root, "-q", "-W", "-n", "--keep-going"]
     made = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
-    # Sphinx's warnings and errors; not where Jupyter Book's own code was at that moment.
+    # This keeps Sphinx's warnings and errors, but not the traceback of Jupyter Book's own code.
     warnings = made.stderr.partition("Traceback (most recent call last)")[0].strip()
     if warnings:
         say(warnings)
@@ -185,7 +186,7 @@ def make_pages(root: Path, chapters: list[Chapter]) -> bool:
 
 
 def build(root: Path) -> bool:
-    """Build the book; False if a cell failed or Sphinx warned."""
+    """Build the book; return False if a cell failed or Sphinx gave a warning."""
     (root / "_build").mkdir(exist_ok=True)
     chapters = executed_chapters(root)
     old = [chapter for chapter in chapters if not is_current(chapter)]
@@ -202,10 +203,10 @@ def build(root: Path) -> bool:
 
 
 def main(root: Path) -> int:
-    """Build the book and say how it went; returns the exit status."""
+    """Build the book, say how it went, and return the exit status."""
     for one in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(one) == signal.SIG_DFL:
-            signal.signal(one, signal.default_int_handler)  # as after Ctrl-C, no process is left
+            signal.signal(one, signal.default_int_handler)  # leaves no process behind, like Ctrl-C
     started = time.monotonic()
     try:
         if build(root):
@@ -214,15 +215,15 @@ def main(root: Path) -> int:
             return 0
         reason = "see above"
     except KeyboardInterrupt:
-        say("Stopped, the book is not built. Chapters that had ended are kept: run it again.")
+        say("Interrupted: the book is not built. Finished chapters are kept, so run it again.")
         return 130
     # jupyter-cache turns any error of its database into a RuntimeError.
     except (OSError, RuntimeError, SQLAlchemyError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    say(f"The book is not built: {reason}. Chapters that did not fail are kept: run it again.")
+    say(f"The book is not built: {reason}. Finished chapters are kept, so run it again.")
     free = shutil.disk_usage(root / "_build").free / 2**20
     if free < ENOUGH_MIB:
-        say(f"The disk is full ({free:.0f} MiB left): make {ENOUGH_MIB} MiB free first.")
+        say(f"The disk is full ({free:.0f} MiB left): free {ENOUGH_MIB} MiB first.")
     return 1
 
 

@@ -1,9 +1,9 @@
-"""The book's executed chapters: what each used when it ran, and so which have to run again.
+"""The executed chapters of the book: what each one used, and thus which ones have to run again.
 
-jupyter-cache, where Sphinx looks for executed notebooks, compares only their code. Beside it, each
-chapter has a folder _build/chapters/NAME with record.json: that key, the core-seconds it took, and
-a hash of every file of the book that it opened. The record is written last of all, so a chapter
-that was interrupted has none.
+Sphinx looks for executed notebooks in jupyter-cache, which compares only their code. Each chapter
+therefore also has a folder _build/chapters/NAME with record.json, which holds that key, the
+core-seconds it took, and a hash of every file of the book that it opened. The record is written
+last, so an interrupted chapter has none.
 """
 
 import hashlib
@@ -44,12 +44,12 @@ class Chapter:
         return self.folder / "record.json"
 
     def seconds(self) -> float:
-        """Core-seconds that it took when it last ran."""
+        """Return the core-seconds that the chapter took when it last ran."""
         return json.loads(self.record.read_text(encoding="utf-8"))["seconds"]
 
 
 def executed_chapters(root: Path) -> list[Chapter]:
-    """Those pages of _toc.yml that are notebooks, in its order."""
+    """Return the pages of _toc.yml that are notebooks, in its order."""
     chapters = [Chapter(root, page) for page in parse_toc_yaml(root / "_toc.yml")]
     return [
         chapter
@@ -59,17 +59,17 @@ def executed_chapters(root: Path) -> list[Chapter]:
 
 
 def open_cache(root: Path) -> JupyterCacheAbstract:
-    """The cache that Sphinx reads."""
+    """Open the cache that Sphinx reads."""
     return get_cache(root / "_build" / ".jupyter_cache")
 
 
 def key(cache: JupyterCacheAbstract, notebook: NotebookNode) -> str:
-    """What jupyter-cache compares: a hash of the notebook's code and kernel."""
+    """Return the hash of a notebook's code and kernel that jupyter-cache compares."""
     return cache.create_hashed_notebook(notebook)[1]
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, or of the names and bytes of the files in a folder."""
+    """Return the SHA-256 of a file, or of the names and bytes of the files in a folder."""
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():
@@ -79,16 +79,16 @@ def fingerprint(path: Path) -> str:
 
 
 def last_change(path: Path) -> float:
-    """When a file, or a folder or a file in it, was last changed, in seconds since 1970."""
+    """Return when a file, or a folder or a file in it, last changed, in seconds since 1970."""
     paths = [path, *path.iterdir()] if path.is_dir() else [path]
     return max(one.stat().st_mtime if one.exists() else 0 for one in paths)
 
 
 def used_paths(chapter: Chapter) -> list[Path]:
-    """What a chapter depends on besides its own code, below the book's root.
+    """Return what a chapter depends on besides its own code, below the root of the book.
 
-    A module counts by itself. Any other file counts with all that lies in its folder, because
-    weights, for one, are opened by Rust, where Python notices nothing.
+    A module counts by itself. Any other file counts with everything in its folder, because Python
+    does not notice some reads, such as those of weights, which Rust code opens.
     """
     used = {Path("constraints.txt")}
     for line in (chapter.folder / "opened.txt").read_text(encoding="utf-8").splitlines():
@@ -100,10 +100,10 @@ def used_paths(chapter: Chapter) -> list[Path]:
 
 
 def keep(chapter: Chapter, notebook: NotebookNode, seconds: float, started: float) -> None:
-    """Put an executed notebook into Sphinx's cache and record what it used.
+    """Store an executed notebook in Sphinx's cache and record what it used.
 
-    What changed after the chapter had `started` has no hash: it matches nothing, so that the
-    chapter runs again next time.
+    A file that changed after the chapter had `started` gets no hash. It then matches nothing, and
+    the chapter runs again next time.
     """
     cache = open_cache(chapter.root)
     data = {"execution_seconds": seconds}
@@ -125,7 +125,7 @@ def keep(chapter: Chapter, notebook: NotebookNode, seconds: float, started: floa
 
 
 def is_current(chapter: Chapter) -> bool:
-    """Whether the executed notebook in Sphinx's cache is what running the chapter would give."""
+    """Return whether running the chapter would give the notebook in Sphinx's cache."""
     if not chapter.record.exists():
         return False
     record = json.loads(chapter.record.read_text(encoding="utf-8"))

@@ -2,8 +2,8 @@
 
     python tools/colab_packages.py pip-freeze.txt python3.13 FOLDER
 
-The list is https://github.com/googlecolab/backend-info (pip-freeze.txt). A version there that the
-project's ranges exclude ends the script: installing the project in Colab would replace it.
+The list is pip-freeze.txt of https://github.com/googlecolab/backend-info. The script fails if the
+project's ranges exclude a version in it, since installing the project in Colab would replace it.
 """
 
 import argparse
@@ -17,16 +17,16 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-# What a notebook finds in Colab besides the library's dependencies; papermill executes it.
+# Packages that notebooks find in Colab besides the library's dependencies, and papermill.
 ALSO = ("diffusers", "ipykernel", "ipywidgets", "papermill")
 PINNED = re.compile(r"([\w.-]+)==([^\s;+]+)")
 WHEEL = re.compile(r"([\w.-]+) @ \S*/[\w.]+-([\d.]+)(?:(?:%2B|\+)[\w.]+)?-\S*\.whl")
 
 
 def versions(text: str) -> dict[str, str]:
-    """{package: version} of a `pip freeze`, without local tags such as +cu128.
+    """Return {package: version} of a `pip freeze`, without local tags such as +cu128.
 
-    Packages from wheels by address count (Colab's torch is one), those from source do not.
+    This includes packages from the URLs of wheels, such as Colab's torch, but not from source.
     """
     found = {}
     for line in text.splitlines():
@@ -37,13 +37,13 @@ def versions(text: str) -> dict[str, str]:
 
 
 def dependencies() -> list[Requirement]:
-    """What the library needs."""
+    """Return the library's dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return [Requirement(text) for text in project["dependencies"]]
 
 
 def replaced(installed: dict[str, str], needed: list[Requirement]) -> list[str]:
-    """What installing would replace: one line a package. What Colab lacks is added, no more."""
+    """Return one line for each package that installing the library would replace."""
     lines = []
     for requirement in needed:
         version = installed.get(canonicalize_name(requirement.name))
@@ -53,7 +53,7 @@ def replaced(installed: dict[str, str], needed: list[Requirement]) -> list[str]:
 
 
 def install(installed: dict[str, str], python: str, folder: Path) -> None:
-    """Make the environment in folder, each package as in the list."""
+    """Make an environment in which each package has the version of the list."""
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
     pins = folder / "colab.txt"
     pins.write_text("".join(f"{name}=={version}\n" for name, version in installed.items()))
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("list", type=Path, help="pip-freeze.txt")
     parser.add_argument("python", help="an interpreter of Colab's Python version")
-    parser.add_argument("folder", type=Path, help="of the environment; emptied if it exists")
+    parser.add_argument("folder", type=Path, help="folder of the environment, emptied if it exists")
     args = parser.parse_args()
     installed = versions(args.list.read_text())
     wrong = replaced(installed, dependencies())

@@ -1,7 +1,7 @@
 """Draw book/assets/readme.png: one activation, copied from a clean into a corrupt run.
 
-Nothing in the picture is made up: the answers are those of blip-mini, and the colour of the lower
-grid is how much of each activation's way from corrupt to clean the patch brings about.
+The picture shows a real run: the answers are those of blip-mini, and the colours of the lower grid
+show how far the patch moves each activation from the corrupt run towards the clean one.
 
 Usage: python tools/draw_readme.py   (after a change of the checkpoint or of the pairs)
 """

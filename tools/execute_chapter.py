@@ -1,9 +1,10 @@
-"""Execute one chapter in a kernel of its own; tools/build_book.py runs one of these a core.
+"""Execute one chapter in its own kernel; tools/build_book.py starts one such process per core.
 
     python tools/execute_chapter.py ROOT SOURCE FOLDER TIMEOUT
 
-FOLDER gets notebook.ipynb, or error.txt with the cell that failed and its message; and opened.txt,
-the files below ROOT that the chapter opened. The kernel's own messages are this process's.
+FOLDER gets notebook.ipynb, or error.txt with the failed cell and its message, and also opened.txt,
+which lists the files below ROOT that the chapter opened. The kernel's messages go to this process's
+output.
 """
 
 import json
@@ -17,14 +18,14 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
 
 WATCHED = Path(__file__).resolve().with_name("watched")
-# A progress bar that has ended leaves an empty box on a page.
+# A finished progress bar would leave an empty box on the page.
 NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 CELL_LINES = 12
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 def environment(root: Path, folder: Path) -> dict[str, str]:
-    """The kernel's: one thread unless told otherwise, no bars, and a note of what it opens."""
+    """Return the kernel's environment: one thread by default, no bars, a log of opened files."""
     paths = [str(WATCHED), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         "OMP_NUM_THREADS": "1",
@@ -37,7 +38,7 @@ def environment(root: Path, folder: Path) -> dict[str, str]:
 
 
 def described(error: Exception, place: str, cell: str) -> str:
-    """What a reader needs to find the mistake: the place, the code before it, the message."""
+    """Describe an error by its place, the code before it, and its message."""
     lines = cell.splitlines()
     number, message = len(lines), str(error).splitlines()[0]
     if isinstance(error, CellExecutionError):
@@ -49,11 +50,11 @@ def described(error: Exception, place: str, cell: str) -> str:
 
 
 def execute(root: Path, source: Path, folder: Path, timeout: int) -> None:
-    """Write the executed notebook into folder, or what went wrong.
+    """Write the executed notebook, or a description of the error, into a folder.
 
     Raises:
         CellExecutionError, CellControlSignal, DeadKernelError: a cell failed, took longer than
-            timeout seconds, or ended the kernel.
+            `timeout` seconds, or ended the kernel.
     """
     notebook = myst_nb_reader_plugin(str(source))
     begun = []
@@ -71,7 +72,7 @@ def execute(root: Path, source: Path, folder: Path, timeout: int) -> None:
         text = described(error, f"{source.relative_to(root)}:{line}", cell)
         (folder / "error.txt").write_text(text, encoding="utf-8")
         raise
-    # Not by nbformat, which sorts the metadata: jupyter-cache's key depends on their order.
+    # nbformat would sort the metadata, but jupyter-cache's key depends on their order.
     (folder / "notebook.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Write the table of model families into the book's page, from what the tests hold them to.
+"""Write the table of model families into the book's page, from the outcomes that tests check.
 
 Usage: python tools/family_table.py
 """
@@ -19,7 +19,7 @@ SAID = {
 
 
 def table() -> str:
-    """The families as a table in Markdown."""
+    """Return the table of families in Markdown."""
     rows = pd.read_csv(TABLE, keep_default_na=False).itertuples(index=False)
     lines = ["| model | outcome | why, or what is refused of it |", "|---|---|---|"]
     lines += [f"| {row.name} | {SAID[row.outcome]} | {row.why} |" for row in rows]
@@ -27,7 +27,7 @@ def table() -> str:
 
 
 def page(text: str) -> str:
-    """The page with the table as it is now."""
+    """Return the page with the current table."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
 

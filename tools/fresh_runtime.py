@@ -1,11 +1,11 @@
-"""Run chapters as a reader does in Colab: in a fresh runtime, from a copy of only the notebook.
+"""Run chapters as in Colab: in a fresh runtime, from nothing but a copy of the notebook.
 
     python tools/fresh_runtime.py --chapter 04 --chapter 10
     python tools/fresh_runtime.py --python OTHER/bin/python      # all, in a runtime of your own
 
-The runtime has this environment's packages, but not the project: the notebook's own set-up cell
-installs it, from the very URL that it names. git is told to find that URL here, in a repository
-made of the working tree, so what runs is what would be published.
+The runtime has the packages of this environment, but not the project: the notebook's set-up cell
+installs it from its URL. git is told to resolve that URL to a local repository, made of the working
+tree, so that what runs is what would be published.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tools.sync_notebooks import reference  # noqa: E402
 
 
 def runtime(folder: Path) -> Path:
-    """The Python of a new environment with all packages that are installed here but the project."""
+    """Make an environment with all packages of this one but the project; return its Python."""
     venv.create(folder, with_pip=True)
     packages = folder / "packages"
     packages.mkdir()
@@ -41,20 +41,20 @@ def runtime(folder: Path) -> Path:
 
 
 def published(folder: Path) -> Path:
-    """A repository at `folder` with the working tree, under the name that notebooks install."""
+    """Make a repository of the working tree, with the tag or branch that notebooks install."""
     git = ["git", f"--git-dir={folder}", f"--work-tree={ROOT}"]
     subprocess.run(["git", "init", "--quiet", "--bare", folder], check=True)
     subprocess.run([*git, "add", "--all"], check=True, cwd=ROOT)
     author = ["-c", "user.name=fresh", "-c", "user.email=fresh@localhost"]
     subprocess.run([*git, *author, "commit", "--quiet", "-m", "The working tree"], check=True)
     name = reference(ROOT)
-    # What is no branch's name becomes a tag; pip takes either.
+    # pip accepts a tag as well as a branch.
     subprocess.run([*git, "tag", "--force", name], check=True, stdout=subprocess.DEVNULL)
     return folder
 
 
 def colab(python: Path, repository: Path) -> dict[str, str]:
-    """The environment variables of such a runtime, where the public URL leads to `repository`."""
+    """Return the variables of such a runtime, in which the public URL leads to `repository`."""
     url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return kept | QUIET | {
@@ -69,8 +69,10 @@ def colab(python: Path, repository: Path) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
-    parser.add_argument("--python", type=Path, help="of an environment that lacks the project")
-    parser.add_argument("--out", type=Path, default=ROOT / "_build" / "fresh", help="a folder")
+    parser.add_argument("--python", type=Path, help="Python of an environment without the project")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "_build" / "fresh", help="folder for the results"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Print what a chapter's `data` is to be: the folder DATA if it is set, else what is in the .tar.gz
-# at the https address DATA_URL, unpacked into the folder given, else "embedded".
+# Print the value of a chapter's parameter `data`: the folder DATA if it is set; otherwise FOLDER, into
+# which the .tar.gz at the https address DATA_URL is unpacked; otherwise "embedded".
 # Usage: tools/get_data.sh FOLDER. The address may be a secret, so it is never printed.
 set -euo pipefail
 folder=$1

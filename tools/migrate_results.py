@@ -1,8 +1,8 @@
-"""Give stored results the names that the library uses now; the values stay as they are, bit by bit.
+"""Rename the columns of stored results to the library's current names; values stay bit-equal.
 
-Schema 2 of data/results: `share` (an effect over the effect of the whole way) is
-`fraction_recovered`, in heads.csv, noise.csv and modules.parquet; the manifest counts pairs that
-are "answered correctly". A folder that has schema 2 is left alone.
+In schema 2 of data/results, the column `share` (an effect over the total effect) of heads.csv,
+noise.csv and modules.parquet is called `fraction_recovered`, and the manifest counts pairs that are
+"answered correctly". Folders of schema 2 are left as they are.
 
 Usage: python tools/migrate_results.py [FOLDER ...]   (all of data/results by default)
 """
@@ -21,7 +21,7 @@ TABLES = ("heads.csv", "noise.csv")
 
 
 def migrate(folder: Path) -> bool:
-    """Whether a folder was of schema 1; it is of schema 2 then."""
+    """Migrate a folder of schema 1 to schema 2; return whether there was anything to do."""
     manifest_file = folder / "manifest.json"
     manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
     if manifest.get("schema", 1) >= SCHEMA:
@@ -50,7 +50,7 @@ def _renamed(column: str) -> str:
 
 
 def _rename_in_csv(path: Path) -> None:
-    """The header alone; every other byte stays."""
+    """Rename columns in the header, and leave every other byte unchanged."""
     header, rest = path.read_text(encoding="utf-8").split("\n", 1)
     path.write_text("\n".join([",".join(map(_renamed, header.split(","))), rest]), encoding="utf-8")
 
@@ -68,4 +68,4 @@ def _rename_in_parquet(path: Path) -> None:
 if __name__ == "__main__":
     for place in sys.argv[1:] or sorted((ROOT / "data" / "results").glob("*/")):
         done = migrate(Path(place))
-        print(f"{Path(place).name}: {'schema 2 now' if done else 'has schema 2'}")
+        print(f"{Path(place).name}: {'migrated to' if done else 'already has'} schema 2")

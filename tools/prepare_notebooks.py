@@ -1,7 +1,7 @@
 """Copy paired notebooks with their parameters set, ready to be executed.
 
-Without arguments: all of them with 8 pairs into _notebooks, which is what the tests execute. Each
-chapter keeps the models of its own parameters cell, in their order, but for the exchanged ones:
+Without arguments, all of them are copied with 8 pairs into _notebooks, where the tests execute
+them. Each chapter keeps the models of its parameters cell, except those that --model exchanges:
 
     python tools/prepare_notebooks.py --chapter 07 --data my_data --device cuda \\
         --model blip-mini=Salesforce/blip-vqa-base --model llava-mini=llava-hf/llava-1.5-7b-hf
@@ -18,11 +18,11 @@ import nbformat
 from papermill import execute_notebook
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "_notebooks"  # nbmake passes over everything below a folder _build, silently
+FOLDER = ROOT / "_notebooks"  # nbmake silently skips everything below a folder _build
 
 
 def notebooks(chapters: list[str] | None = None) -> list[Path]:
-    """The paired notebooks, all or those of chapters given by their numbers or names."""
+    """Return the paired notebooks, or only those of the given chapters (numbers or names)."""
     found = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))
     if not chapters:
         return found
@@ -30,12 +30,12 @@ def notebooks(chapters: list[str] | None = None) -> list[Path]:
     unknown = sorted(set(chapters) - set(named))
     if unknown:
         names = ", ".join(path.stem for path in found)
-        raise SystemExit(f"There is no chapter {', '.join(unknown)}. There are: {names}.")
+        raise SystemExit(f"There is no chapter {', '.join(unknown)}; the chapters are {names}.")
     return [named[chapter] for chapter in chapters]
 
 
 def defaults(path: Path) -> dict:
-    """What a notebook's parameters cell sets, by name."""
+    """Return what a notebook's parameters cell sets, by name."""
     for cell in nbformat.read(path, as_version=4).cells:
         if "parameters" in cell.metadata.get("tags", []):
             statements = ast.parse(cell.source).body
@@ -44,14 +44,14 @@ def defaults(path: Path) -> dict:
 
 
 def exchanged(model: str | list[str], models: dict[str, str]) -> str | list[str]:
-    """A chapter's own model or models, each exchanged where `models` has another for it."""
+    """Return a chapter's model or models, with those in `models` exchanged."""
     if isinstance(model, list):
         return [models.get(name, name) for name in model]
     return models.get(model, model)
 
 
 def parameters(path: Path, values: dict, models: dict[str, str]) -> dict:
-    """What to set in one notebook. papermill takes an unknown name silently; this refuses it."""
+    """Return the parameters to set in one notebook; refuse unknown ones, unlike papermill."""
     own = defaults(path)
     wanted = dict(values)
     if models:
@@ -63,7 +63,7 @@ def parameters(path: Path, values: dict, models: dict[str, str]) -> dict:
 
 
 def prepare(folder: Path, chapters: list[str] | None, values: dict, models: dict) -> list[Path]:
-    """Write the notebooks into folder; nothing is written if one of them cannot be set so."""
+    """Write the notebooks into a folder, or nothing if a parameter does not fit one of them."""
     wanted = [(path, parameters(path, values, models)) for path in notebooks(chapters)]
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it logs every file
@@ -73,38 +73,44 @@ def prepare(folder: Path, chapters: list[str] | None, values: dict, models: dict
 
 
 def exchange(text: str) -> tuple[str, str]:
-    """OLD=NEW of the command line; a folder as an absolute path, since notebooks run elsewhere."""
+    """Parse OLD=NEW. A folder becomes an absolute path, since notebooks run in other folders."""
     old, equals, new = text.partition("=")
     if not (old and equals and new):
-        raise argparse.ArgumentTypeError(f"{text!r} is not OLD=NEW")
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form OLD=NEW")
     return old, str(Path(new).resolve()) if Path(new).is_dir() else new
 
 
 def data_folder(text: str) -> str:
-    """A folder of pair sets as an absolute path, since notebooks run elsewhere; or "embedded"."""
+    """Parse "embedded", or a folder of pair sets, which becomes an absolute path."""
     if text == "embedded":
         return text
     folder = Path(text).resolve()
     if not any(folder.glob("*/pairs.csv")):
-        raise argparse.ArgumentTypeError(f"{text} has no svo/, states/ or faces/ with pairs in it")
+        raise argparse.ArgumentTypeError(f"{text} has no folder svo, states or faces with pairs")
     return str(folder)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say which chapters, and what to set in them."""
-    parser.add_argument("--chapter", action="append", help="e.g. 07, may be repeated; default: all")
+    """Add the options that choose chapters and set their parameters."""
+    parser.add_argument(
+        "--chapter", action="append", help="a chapter, e.g. 07 (repeatable); all by default"
+    )
     parser.add_argument(
         "--model", action="append", type=exchange, default=[], metavar="OLD=NEW",
-        help="take NEW where a chapter has OLD, e.g. blip-mini=Salesforce/blip-vqa-base",
+        help="use NEW instead of OLD, e.g. blip-mini=Salesforce/blip-vqa-base (repeatable)",
     )  # fmt: skip
-    parser.add_argument("--data", type=data_folder, help="a folder with svo, states and faces")
-    parser.add_argument("--n-pairs", type=int, help="pairs; each chapter has its own default")
+    parser.add_argument(
+        "--data", type=data_folder, help="a folder with the sets svo, states and faces"
+    )
+    parser.add_argument(
+        "--n-pairs", type=int, help="number of pairs; each chapter has its own default"
+    )
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--seed", type=int)
 
 
 def given(args: argparse.Namespace) -> dict:
-    """Those of the parameters that were set."""
+    """Return the parameters that were given on the command line."""
     values = {name: getattr(args, name) for name in ("data", "n_pairs", "device", "seed")}
     return {name: value for name, value in values.items() if value is not None}
 

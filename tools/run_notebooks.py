@@ -1,12 +1,12 @@
-"""Execute paired notebooks with any parameters, and keep them and what they cost.
+"""Execute paired notebooks with any parameters, and keep the results with their time and memory.
 
     python tools/run_notebooks.py --chapter 07 --n-pairs 8 --out runs     # on the embedded pairs
     python tools/run_notebooks.py --model blip-mini=Salesforce/blip-vqa-base \\
         --model llava-mini=llava-hf/llava-1.5-7b-hf --data my_data --device cuda --out runs
     python tools/run_notebooks.py --list                                  # the chapters, as JSON
 
-The folder gets each executed notebook, those that fail up to their error, and runs.csv: seconds and
-peak memory of each. Every chapter is run, and the exit status is 1 if one failed.
+The folder gets the executed notebooks, failed ones up to their error, and runs.csv with the seconds
+and the peak memory of each. A failure does not stop the others; the exit status is 1 if one failed.
 """
 
 import argparse
@@ -26,18 +26,18 @@ sys.path.insert(0, str(ROOT))
 from tools.prepare_notebooks import add_arguments, given, notebooks, prepare  # noqa: E402
 
 COLUMNS = ("chapter", "status", "seconds", "peak_mib", "cores", "machine", "parameters")
-# The bars of downloads and sweeps would fill the log.
+# Progress bars of downloads and sweeps would fill the log.
 QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def execute(notebook: Path, out: Path, python: str, environment: dict) -> dict:
-    """Execute one notebook in its own process and an empty folder; returns its row of runs.csv."""
+    """Execute one notebook in its own process and an empty folder; return its row of runs.csv."""
     command = [python, "-m", "papermill", "--no-progress-bar", notebook, out / notebook.name]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(command, cwd=folder, env=environment)
-        # The usage of a process includes that of those it waited for: here, the kernel. Linux also
-        # counts what this process holds as it starts one, so no peak is below that: 0.1 GiB.
+        # The usage of a process includes that of the processes it waited for, here the kernel.
+        # Linux also counts the memory of this process at the start, so peaks exceed 0.1 GiB.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     return {
@@ -51,8 +51,8 @@ def execute(notebook: Path, out: Path, python: str, environment: dict) -> dict:
 
 
 def run(prepared: list[Path], out: Path, python: str, environment: dict, values: dict) -> bool:
-    """Execute prepared notebooks into out; True if all went well."""
-    out = out.resolve()  # Notebooks run elsewhere.
+    """Execute prepared notebooks into a folder; return whether all succeeded."""
+    out = out.resolve()  # Notebooks run in other folders.
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     with open(out / "runs.csv", "w", newline="", encoding="utf-8") as file:
@@ -70,7 +70,9 @@ def run(prepared: list[Path], out: Path, python: str, environment: dict, values:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
-    parser.add_argument("--out", type=Path, default=ROOT / "_build" / "runs", help="a folder")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "_build" / "runs", help="folder for the results"
+    )
     parser.add_argument("--list", action="store_true", help="only print the chapters, as JSON")
     args = parser.parse_args()
     if args.list:

@@ -1,8 +1,8 @@
 """Write the repository's URL wherever it is needed, and bring the paired notebooks up to date.
 
-_config.yml names the repository, pyproject.toml the version. From there they go into the cell that
-installs the library in Colab, in every chapter, and the URL into the pages whose GitHub links are
-all to it.
+_config.yml names the repository, and pyproject.toml the version. This script writes both into the
+cell of every chapter that installs the library in Colab, and the URL into the pages that link to
+the repository.
 
 Usage: python tools/sync_notebooks.py [FOLDER]   (the repository's root by default)
 """
@@ -27,7 +27,7 @@ FIRST_CELL = re.compile(r"^```\{code-cell\}", re.MULTILINE)
 
 
 def reference(root: Path) -> str:
-    """What a notebook installs: the tag of the book's version, or the branch between releases."""
+    """Return what notebooks install: the tag of a release, or the branch between releases."""
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     if re.fullmatch(r"[\d.]+", version):
         return f"v{version}"
@@ -35,10 +35,10 @@ def reference(root: Path) -> str:
 
 
 def setup_cell(url: str, reference: str) -> str:
-    """The cell that installs the library in Colab and says what the runtime is good for.
+    """Return the cell that installs the library in Colab and describes the runtime.
 
     Elsewhere the variable is not set, and nothing happens. Colab's torch and transformers satisfy
-    the library's ranges, so pip leaves them alone.
+    the library's ranges, so pip does not replace them.
     """
     return (
         "```{code-cell} ipython3\n"
@@ -54,7 +54,7 @@ def setup_cell(url: str, reference: str) -> str:
 
 
 def with_setup_cell(source: str, cell: str) -> str:
-    """The chapter's source with this set-up cell, before its first cell if it had none."""
+    """Return the source with this set-up cell, which becomes the first cell if there was none."""
     if SETUP_CELL.search(source):
         return SETUP_CELL.sub(lambda _: cell, source, count=1)
     first = FIRST_CELL.search(source)
@@ -64,12 +64,12 @@ def with_setup_cell(source: str, cell: str) -> str:
 
 
 def chapters(root: Path) -> list[Path]:
-    """The chapters' sources: the numbered pages of book/."""
+    """Return the sources of the chapters, which are the numbered pages of book/."""
     return sorted((root / "book").glob("[0-9][0-9]_*.md"))
 
 
 def sync(root: Path) -> None:
-    """Rewrite what is out of date under root: links and set-up cells first, then the notebooks."""
+    """Bring links, set-up cells and then the notebooks below `root` up to date."""
     url = yaml.safe_load((root / "_config.yml").read_text())["repository"]["url"]
     cell = setup_cell(url, reference(root))
     owner_and_name = url.removeprefix("https://github.com/")
@@ -78,7 +78,7 @@ def sync(root: Path) -> None:
         (root / name).write_text(REPOSITORY.sub(rf"//\1/{owner_and_name}", text))
     sources = chapters(root)
     for path in sources:
-        # Written even when nothing changes: jupytext takes the newer file of a pair for its source.
+        # This writes even without a change, since jupytext takes the newer file as the source.
         path.write_text(with_setup_cell(path.read_text(), cell))
     jupytext(["--quiet", "--sync", *map(str, sources)])
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run the tests of models and engine with several versions of transformers: by default the oldest
-# that pyproject.toml allows and the newest there is. Usage: tools/test_versions.sh [VERSION ...]
+# Run the tests of models and engine with several versions of transformers, by default with the oldest
+# that pyproject.toml allows and with the newest release. Usage: tools/test_versions.sh [VERSION ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
@@ -19,7 +19,7 @@ trap 'rm -rf "$folder"' EXIT
 for version in "$@"; do
     wanted="transformers==$version"
     [[ $version != newest ]] || wanted="transformers<6"
-    # Before .venv's own on the path; torch stays the one that is there.
+    # This version precedes the one of .venv on the path; torch stays the same.
     $python -m pip install --quiet --disable-pip-version-check --upgrade \
         --target "$folder/$version" "$wanted"
     export PYTHONPATH="$folder/$version"

@@ -1,4 +1,4 @@
-"""The command line: what one would not keep a notebook open for."""
+"""The commands `notice ...`: runs that are too long for a notebook, and a quick look around."""
 
 import sys
 from importlib.metadata import version
@@ -10,13 +10,13 @@ import typer
 
 from ..errors import NoticeError
 from . import pairs as cli_pairs
-from .options import Number, Seed, Set
+from .options import Device, Number, Seed, Set
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Patch activations of vision-language models on semantic pairs.",
+    help="Activation patching of vision-language models on semantic pairs.",
 )
 app.add_typer(cli_pairs.app, name="pairs")
 
@@ -26,18 +26,21 @@ NoisePlace = Literal["patch_embeddings", "tower_output"]
 Rule = Literal["signed", "max_t", "paper", "abs_of_mean"]
 Engine = Annotated[
     Literal["fast", "reference"],
-    typer.Option(help="reference: for models that the fast engine refuses."),
+    typer.Option(help="reference works for models that the fast engine refuses, but is slow."),
 ]
-Dtype = Literal["float32", "bfloat16", "float16", "float64"]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16", "float64"] | None,
+    typer.Option(help="By default float32 on a CPU, and the checkpoint's own on a GPU."),
+]
 
 Name = Annotated[
-    str, typer.Argument(help="blip-mini, llava-mini, a checkpoint's folder, or a hub id.")
+    str, typer.Argument(help="blip-mini, llava-mini, the folder of a checkpoint, or a hub id.")
 ]
 
 
 @app.command()
-def info(model: Annotated[str | None, typer.Argument(help="A model to describe, too.")] = None):
-    """Show versions, the embedded pair sets and, if one is named, what a model offers.
+def info(model: Annotated[str | None, typer.Argument(help="Describe this model, too.")] = None):
+    """Show versions, the embedded pair sets and, if you name a model, what can be patched in it.
 
     Example: notice info blip-mini
     """
@@ -54,54 +57,67 @@ def info(model: Annotated[str | None, typer.Argument(help="A model to describe, 
     vlm = load_model(model)
     print(f"\n{model}: {type(vlm.model).__name__} on {vlm.device}, {vlm.dtype}")
     for name, stack in vlm.stacks.items():
-        print(f"  {name}: {stack.n_layers} layers of {stack.n_heads} heads; components")
+        print(f"  {name}: {stack.n_layers} layers of {stack.n_heads} heads; components:")
         print(f"    {', '.join(stack.components)}")
-    print(f"  {vlm.image_size} pixels a side, {vlm.grid} x {vlm.grid} patches")
+    print(
+        f"  images of {vlm.image_size} x {vlm.image_size} pixels, {vlm.grid} x {vlm.grid} patches"
+    )
 
 
 @app.command()
 def sweep(
     model: Name,
     pairs: Set,
-    out: Annotated[Path, typer.Argument(help="Folder for the results; a killed sweep goes on.")],
-    component: Annotated[
-        list[str] | None, typer.Option(help="May be given several times; all by default.")
-    ] = None,
-    layer: Annotated[
-        list[int] | None, typer.Option(help="May be given several times; all by default.")
-    ] = None,
-    per_head: Annotated[bool, typer.Option("--per-head", help="Each head on its own.")] = False,
+    out: Annotated[
+        Path, typer.Argument(help="Folder for the results; an interrupted sweep resumes.")
+    ],
+    component: Annotated[list[str] | None, typer.Option(help="Repeatable; all by default.")] = None,
+    layer: Annotated[list[int] | None, typer.Option(help="Repeatable; all by default.")] = None,
+    per_head: Annotated[
+        bool, typer.Option("--per-head", help="Patch every head separately.")
+    ] = False,
     position: Annotated[
         str,
         typer.Option(
-            help="each (every text token in turn), an index, or a role: correct, last, image ..."
+            help="each (every text token in turn), an index, or a role such as correct or image."
         ),
     ] = "each",
     corruption: Annotated[
-        Corruption, typer.Option(help="What differs: image (SIP), text (STR), or Gaussian noise.")
+        Corruption,
+        typer.Option(
+            help="How the corrupt run differs: image (SIP), text (STR), or noise (Gaussian)."
+        ),
     ] = "image",
     noise_at: Annotated[
-        NoisePlace, typer.Option(help="Where noise is added.")
+        NoisePlace, typer.Option(help="Where the noise is added.")
     ] = "patch_embeddings",
-    noise_strength: Annotated[float, typer.Option(help="In standard deviations.")] = 3.0,
-    noise_draws: Annotated[int, typer.Option(help="For each pair.")] = 10,
+    noise_strength: Annotated[
+        float, typer.Option(help="Strength of the noise in standard deviations.")
+    ] = 3.0,
+    noise_draws: Annotated[int, typer.Option(help="Noise draws for each pair.")] = 10,
     donor: Annotated[
         Literal["own", "unrelated"],
-        typer.Option(help="unrelated: copy from another scene, which makes a null."),
+        typer.Option(help="unrelated copies from another scene, which gives a null distribution."),
     ] = "own",
     direction: Annotated[
-        Literal["denoise", "noise"], typer.Option(help="Clean into corrupt, or corrupt into clean.")
+        Literal["denoise", "noise"],
+        typer.Option(help="denoise: clean into corrupt; noise: corrupt into clean."),
     ] = "denoise",
     n: Number = None,
     seed: Seed = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda; a GPU if there is one.")] = None,
-    dtype: Annotated[Dtype | None, typer.Option(help="float32 on a CPU by default.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     engine: Engine = "fast",
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at a pair that fails.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Stop at a pair that cannot be run, instead of leaving it out."
+        ),
+    ] = False,
 ):
-    """Patch every site of every pair, and keep the table in a folder.
+    """Patch every site of every pair, and write the table into a folder.
 
-    Run it again after a stop and it goes on. Several processes share the work:
+    After an interruption, the same command resumes. Several processes can share the work:
     accelerate launch -m notice_lib sweep ...
 
     Example: notice sweep blip-mini svo results/heads --component cross_attention --per-head
@@ -114,13 +130,13 @@ def sweep(
     from ..loading import load_model
     from ..patching import effects, site_grid, sweep as run
 
-    # Before the model: it gives each process its own GPU.
+    # This comes before the model, since it gives each process its own GPU.
     state = _processes(device)
     vlm = load_model(model, device, getattr(torch, dtype) if dtype else None, engine=engine)
     sites = site_grid(
         vlm, component, layer, per_head, int(position) if position.isdigit() else position
     )
-    found = run(
+    result = run(
         vlm,
         load_pairs(pairs, n, seed),
         sites,
@@ -134,46 +150,56 @@ def sweep(
         strict=strict,
     )
     if state.is_main_process:
-        _print_strongest(effects(found.table()))
-        print(f"{len(found.runs)} pairs, {len(found.patched)} patched runs: {out}")
+        _print_strongest(effects(result.table()))
+        print(f"{len(result.runs)} pairs, {len(result.patched)} patched runs, written to {out}.")
 
 
 @app.command()
 def heads(
-    folders: Annotated[list[Path], typer.Argument(help="Finished sweeps of single heads.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of finished sweeps of single heads.")
+    ],
     rule: Annotated[
         Rule,
-        typer.Option(help="signed: mean effects, tested; max_t: stricter; paper: the paper's."),
+        typer.Option(
+            help="signed tests mean effects; max_t is stricter; paper is the paper's rule."
+        ),
     ] = "signed",
     level: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of false heads (max_t: chance of any).")
+        float,
+        typer.Option(min=0, max=1, help="Accepted share of false heads (max_t: chance of any)."),
     ] = 0.05,
     minimum: Annotated[
         float,
-        typer.Option(min=0, help="Smallest effect that counts, as a fraction recovered."),
+        typer.Option(min=0, help="Smallest fraction recovered that counts."),
     ] = 0.005,
-    metric: Annotated[str, typer.Option(help="Column that is averaged.")] = "effect",
+    metric: Annotated[str, typer.Option(help="Column to average.")] = "effect",
     role: Annotated[
-        str | None, typer.Option(help="Only this token role, where sweeps have several.")
+        str | None, typer.Option(help="Token role to keep, if the sweeps have several.")
     ] = None,
     only_answered: Annotated[
-        bool, typer.Option("--answered", help="Only pairs that the model answers correctly.")
+        bool, typer.Option("--answered", help="Keep only pairs that the model answers correctly.")
     ] = False,
     null: Annotated[
         list[Path] | None,
-        typer.Option(help="Sweep with unrelated donors: the rule runs on it, too. Repeatable."),
+        typer.Option(
+            help="Sweep with unrelated donors, to which the rule is applied as well (repeatable)."
+        ),
     ] = None,
     seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="A CSV file: a row a head, all numbers.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file to write, with one row per head.")
+    ] = None,
 ):
     """Select the heads that matter, in each task and in all of them.
 
     Give one folder of `notice sweep ... --per-head` for each task and corruption. Heads that are
     selected in every task are called universal: vision heads under image corruption, text heads
-    under text corruption, multimodal ones under both.
+    under text corruption, multimodal heads under both.
 
-    Effects are means over scenes, in the metric's unit, with a bootstrap interval; the percentage
-    is the fraction recovered of the way from the unpatched run to the one that is copied from.
+    Effects are means over scenes, in the metric's unit, with a bootstrap interval. The percentage
+    is the fraction recovered: the effect as a share of the difference between the two unpatched
+    runs.
 
     Example: notice heads results/svo-image results/faces-image --out heads.csv
     """
@@ -190,52 +216,59 @@ def heads(
     table = read(folders)
     table = selection.answered(table) if only_answered else table
     if table.empty:
-        raise NoticeError("No row is left: no such role, or no pair that is answered correctly.")
-    found = select(table)
+        raise NoticeError(
+            "No rows are left: the sweeps lack this role, or the model answers no pair correctly. "
+            "Check --role, or leave out --answered."
+        )
+    selected = select(table)
     print(f"Rule {rule}: {selection.RULES[rule]}\n")
-    _print_selected(found)
-    universal = selection.universal_heads(found, level)
+    _print_selected(selected)
+    universal = selection.universal_heads(selected, level)
     _print_universal(universal)
-    print(f"\n{selection.expected_by_chance(found, level).round(3).to_string(index=False)}")
+    print(f"\n{selection.expected_by_chance(selected, level).round(3).to_string(index=False)}")
     if null:
         counts = selection.expected_by_chance(select(selection.null_of(table, read(null))), level)
-        print(f"\nOn the null:\n{counts.round(3).to_string(index=False)}")
+        print(f"\nOn the null sweeps:\n{counts.round(3).to_string(index=False)}")
     if out:
         universal.to_csv(out, index=False)
-        print(f"\nwritten to {out}")
+        print(f"\nWritten to {out}.")
 
 
 @app.command()
 def reproduce(
     model: Annotated[
-        str, typer.Option(help="blip-mini, llava-mini, a checkpoint's folder, or a hub id.")
+        str, typer.Option(help="blip-mini, llava-mini, the folder of a checkpoint, or a hub id.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; a stopped run goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; an interrupted run resumes.")],
     data: Annotated[
         list[str],
         typer.Option(
-            help="embedded, a folder with svo, states and faces, or one set's folder (repeatable)."
+            help="embedded, a folder with svo, states and faces, or that of one set (repeatable)."
         ),
     ] = ("embedded",),  # type: ignore[assignment]  # typer needs list[str]; a tuple is safe
-    n: Annotated[int | None, typer.Option("--n", min=1, help="Pairs of each task to ask.")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Number of pairs of each task.")
+    ] = None,
     module_pairs: Annotated[
-        int, typer.Option(min=1, help="Pairs of each task whose every module is patched.")
+        int,
+        typer.Option(min=1, help="Number of pairs of each task in which every module is patched."),
     ] = 120,
     seed: Seed = 0,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, auto (all GPUs); a GPU if there is one.")
+        str | None,
+        typer.Option(help="cpu, cuda, or auto (all GPUs); by default a GPU if there is one."),
     ] = None,
-    dtype: Annotated[Dtype | None, typer.Option(help="float32 on a CPU by default.")] = None,
+    dtype: Dtype = None,
     quantization: Annotated[
         Literal["nf4"] | None,
-        typer.Option(help="4-bit weights, as the published code has LLaVA."),
+        typer.Option(help="4-bit weights, which the published code uses for LLaVA."),
     ] = None,
     engine: Engine = "fast",
 ):
-    """Run the paper's experiments and say of each claim whether this model shows its like.
+    """Run the paper's experiments, and judge each of its claims on this model.
 
     Only pairs that the model answers correctly with both pictures are used. The folder gets small
-    tables, manifest.json and, in sweeps/, everything that was run. Several processes share the
+    tables, manifest.json and, in sweeps/, everything that was run. Several processes can share the
     work: accelerate launch -m notice_lib reproduce ... In a checkout, ./run costs MODEL estimates
     how long it takes.
 
@@ -246,8 +279,8 @@ def reproduce(
     from ..loading import load_model
     from ..reproduction import read_tasks, reproduce as run
 
-    sets = {task: own.sample(n or len(own), seed) for task, own in read_tasks(data).items()}
-    # Before the model: it gives each process its own GPU.
+    sets = {task: pairs.sample(n or len(pairs), seed) for task, pairs in read_tasks(data).items()}
+    # This comes before the model, since it gives each process its own GPU.
     state = _processes(device)
     vlm = load_model(
         model,
@@ -256,17 +289,21 @@ def reproduce(
         quantization=quantization,
         engine=engine,
     )
-    found = run(vlm, sets, out, seed, module_pairs)
+    claims = run(vlm, sets, out, seed, module_pairs)
     if state.is_main_process:
-        print(found[["key", "estimate", "low", "high", "verdict"]].round(3).to_string(index=False))
+        print(claims[["key", "estimate", "low", "high", "verdict"]].round(3).to_string(index=False))
         if missing := [task for task in ("svo", "states", "faces") if task not in sets]:
-            print(f"Without {' and '.join(missing)}: claims of every task are about the others.")
-        print(f"written to {out}")
+            print(
+                f"There are no pairs of {' or '.join(missing)}: verdicts are about the other tasks."
+            )
+        print(f"Written to {out}.")
 
 
 def _processes(device: str | None):
-    """This process among those that share the work; on GPUs they wait for each other up to a day,
-    since one may have the slowest shard."""
+    """Return the state of this process among those that share the work.
+
+    On GPUs, processes wait for each other for up to a day, since shards differ in length.
+    """
     from datetime import timedelta
 
     import torch
@@ -277,9 +314,9 @@ def _processes(device: str | None):
     return PartialState(timeout=timedelta(days=1))
 
 
-def _print_selected(found: pd.DataFrame) -> None:
-    """A block a condition: its scenes, and the selected heads by size of their effect."""
-    for (component, task, corruption), part in found.groupby(
+def _print_selected(heads: pd.DataFrame) -> None:
+    """Print, for each condition, the selected heads by the size of their effects."""
+    for (component, task, corruption), part in heads.groupby(
         ["component", "task", "corruption"], observed=True
     ):
         chosen = part[part["selected"]].sort_values("effect", key=abs, ascending=False)
@@ -295,7 +332,7 @@ def _print_selected(found: pd.DataFrame) -> None:
 
 
 def _print_universal(heads: pd.DataFrame) -> None:
-    """The universal heads with their mean effects."""
+    """Print the universal heads with their mean effects."""
     chosen = heads[heads["kind"] != ""]
     names = ["component", "layer", "head", "kind", "image_effect", "text_effect", "agreement"]
     print(f"\nUniversal heads (selected in every task): {len(chosen)}")
@@ -304,16 +341,16 @@ def _print_universal(heads: pd.DataFrame) -> None:
 
 
 def _print_strongest(table: pd.DataFrame, rows: int = 10) -> None:
-    """The sites with the largest mean logit difference, either sign."""
+    """Print the sites with the largest mean effects of either sign."""
     keys = ["component", "layer", "head", "role"]
     means = table.groupby(keys, observed=True)["effect"].mean()
     strongest = means.reindex(means.abs().sort_values(ascending=False).index).head(rows)
-    print("mean effect, in logits (head -1: the whole component)")
+    print("Mean effect in logits (head -1 is the whole component):")
     print(strongest.round(3).to_string())
 
 
 def main() -> None:
-    """Entry point; bad input is one line on stderr and exit status 1."""
+    """Run the command line; bad input gives one line on stderr and exit status 1."""
     try:
         app()
     except NoticeError as error:

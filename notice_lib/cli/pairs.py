@@ -1,4 +1,4 @@
-"""The commands `notice pairs ...`: show pair sets, and build them from data sets."""
+"""The commands `notice pairs ...`: show pair sets, and build them from data sets or images."""
 
 import shlex
 import sys
@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import NoticeError
-from .options import Number, Seed, Set
+from .options import Device, Number, Seed, Set
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Show a pair set, or build one from published images or your own.\n\n"
+    help="Show a pair set, or build one from published images or from your own.\n\n"
     "Example: notice pairs mit_states --images release_dataset --out mine/states",
 )
 
@@ -28,19 +28,25 @@ Model = Annotated[
 Size = Annotated[
     Literal["paper"] | None, typer.Option("--preset", help="paper: the paper's sample sizes.")
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda; a GPU if there is one.")]
 Quantization = Annotated[
-    str | None, typer.Option(help="nf4: the model's weights in 4 bits, as in the published code.")
+    str | None,
+    typer.Option(help="nf4 loads the model's weights in 4 bits, as the published code does."),
 ]
-Task = Annotated[str, typer.Option(help="A name; as states, chapters take these pairs for theirs.")]
+Task = Annotated[
+    str,
+    typer.Option(
+        help="Name of the task; pairs named states, say, work in the chapters about states."
+    ),
+]
 Question = Annotated[
-    str | None, typer.Option(help='By default "Is this {rest} {first} or {second}?".')
+    str | None,
+    typer.Option(help='Question to ask; by default "Is this {rest} {first} or {second}?".'),
 ]
 Near = Annotated[
     list[str] | None,
-    typer.Option(help="Words that are no alternatives, e.g. tiny,small (repeatable)."),
+    typer.Option(help="Words that are too close to make a pair, e.g. tiny,small (repeatable)."),
 ]
-Licence = Annotated[str, typer.Option(help="Of the images; for the card.")]
+Licence = Annotated[str, typer.Option(help="Licence of the images, which the card names.")]
 
 
 @app.command()
@@ -48,31 +54,31 @@ def show(
     name: Set,
     n: Number = None,
     seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Write these pairs as a folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write these pairs into a folder.")] = None,
 ):
-    """Count a pair set's pairs by slot, split and answer order; or write a part of it.
+    """Count the pairs of a set by slot, split and answer order, or write a part of it.
 
     Example: notice pairs show svo --n 100 --out svo-100
     """
     from ..datasets import load_pairs
 
-    found = load_pairs(name, n, seed)
-    _print_counts(found)
+    pairs = load_pairs(name, n, seed)
+    _print_counts(pairs)
     if out:
-        found.save(out)
-        print(f"written to {out}")
+        pairs.save(out)
+        print(f"Written to {out}.")
 
 
 @app.command("svo_probes")
 def svo_probes(
-    csv: Annotated[Path, typer.Option(help="svo_probes.csv as published.")],
+    csv: Annotated[Path, typer.Option(help="The published svo_probes.csv.")],
     out: Out,
     images: Annotated[Path | None, typer.Option(help="Folder with the images.")] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder into which missing images are downloaded.")
+        Path | None, typer.Option(help="Folder for downloads of missing images.")
     ] = None,
     question: Annotated[
-        str | None, typer.Option(help="Column of the CSV with questions of your own.")
+        str | None, typer.Option(help="Column of the CSV that holds your own questions.")
     ] = None,
     model: Model = None,
     preset: Size = None,
@@ -95,7 +101,7 @@ def svo_probes(
 
 @app.command("mit_states")
 def mit_states(
-    images: Annotated[Path, typer.Option(help="The unpacked release_dataset.")],
+    images: Annotated[Path, typer.Option(help="Folder of the unpacked release_dataset.")],
     out: Out,
     model: Model = None,
     preset: Size = None,
@@ -116,9 +122,13 @@ def mit_states(
 
 @app.command("facial_expressions")
 def facial_expressions(
-    images: Annotated[Path, typer.Option(help="The unpacked images, with train in it.")],
+    images: Annotated[
+        Path, typer.Option(help="Folder of the unpacked images, with the folder train in it.")
+    ],
     out: Out,
-    part: Annotated[Part, typer.Option(help="The paper takes train.")] = "train",
+    part: Annotated[
+        Part, typer.Option(help="Part of the data set; the paper uses train.")
+    ] = "train",
     model: Model = None,
     preset: Size = None,
     n: Number = None,
@@ -141,12 +151,12 @@ def table(
     csv: Annotated[
         Path,
         typer.Argument(
-            help="With image, attribute; or clean_image, corrupt_image, prompt, correct, incorrect."
+            help="Has image, attribute; or clean_image, corrupt_image, prompt, correct, incorrect."
         ),
     ],
     out: Out,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; by default the table's.")
+        Path | None, typer.Option(help="Folder of the images; by default that of the table.")
     ] = None,
     question: Question = None,
     masks: Annotated[Path | None, typer.Option(help="Folder with masks of the images.")] = None,
@@ -160,11 +170,12 @@ def table(
     device: Device = None,
     quantization: Quantization = None,
 ):
-    """Build pairs from your own images and a table of their labels, or of ready pairs.
+    """Build pairs from your own images and a table of their labels or of ready pairs.
 
-    Labels: image, attribute, and perhaps rest (what the question names) and slot. Ready pairs:
-    clean_image, corrupt_image, prompt, correct, incorrect, and perhaps slot, scene, clean_masks
-    and corrupt_masks; they need no question, masks or near.
+    A table of labels has the columns image and attribute, and optionally rest (what the question
+    names) and slot. A table of ready pairs has clean_image, corrupt_image, prompt, correct and
+    incorrect, and optionally slot, scene, clean_masks and corrupt_masks; the options --question,
+    --masks and --near do not apply to it.
 
     Example: notice pairs table labels.csv --images photos --out mine/states --task states
     """
@@ -175,7 +186,7 @@ def table(
     if own.is_table_of_pairs(csv):
         if question or masks or near:
             raise NoticeError(
-                f"{csv} holds ready pairs with questions and masks of their own: leave out "
+                f"{csv} holds ready pairs, which bring their own questions and masks: leave out "
                 "--question, --masks and --near."
             )
         built = own.read_pairs(csv, images, task, source)
@@ -189,13 +200,15 @@ def table(
 def hub(
     name: Annotated[str, typer.Argument(help="A hub id, a folder, or a Parquet file.")],
     out: Out,
-    split: Annotated[str, typer.Option(help="Which part of the data set.")] = "train",
-    image: Annotated[str, typer.Option(help="Column of the images.")] = "image",
-    attribute: Annotated[str, typer.Option(help="Column of what they show.")] = "label",
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
+    image: Annotated[str, typer.Option(help="Column with the images.")] = "image",
+    attribute: Annotated[str, typer.Option(help="Column with what the images show.")] = "label",
     rest: Annotated[
-        str | None, typer.Option(help="Column of what both images of a pair share.")
+        str | None, typer.Option(help="Column with what both images of a pair share.")
     ] = None,
-    slot: Annotated[str | None, typer.Option(help="Column of the attribute's group.")] = None,
+    slot: Annotated[
+        str | None, typer.Option(help="Column with the group of the attribute.")
+    ] = None,
     question: Question = None,
     near: Near = None,
     task: Task = "own",
@@ -207,9 +220,9 @@ def hub(
     device: Device = None,
     quantization: Quantization = None,
 ):
-    """Build pairs from a data set of the library `datasets` (install the extra hub).
+    """Build pairs from a Hugging Face data set (install the extra hub).
 
-    Images that share a rest (a column) and differ in attribute make pairs.
+    Two images that share the rest and differ in the attribute make a pair.
 
     Example: notice pairs hub beans --attribute labels --question "Is this leaf {first} or
     {second}?" --out mine/states --task states
@@ -228,14 +241,14 @@ def hub(
 
 
 def _prepare(out: Path, model: str | None, device: str | None, quantization: str | None):
-    """The model, if there is one; what cannot work is said before anything takes long."""
+    """Load the model if one is named; refuse a used folder before anything takes long."""
     from ..datasets.card import refuse_used
     from ..loading import load_model
 
     refuse_used(out)
     if not model:
         return None
-    # load_model itself refuses other words than nf4.
+    # load_model itself refuses anything but nf4.
     return load_model(model, device, quantization=quantization)  # type: ignore[arg-type]
 
 
@@ -243,18 +256,19 @@ def _write(built, out: Path, vlm, preset: str | None, n: int | None, seed: int) 
     from ..datasets.card import write_set
 
     command = shlex.join(["notice", *sys.argv[1:]])
-    found = write_set(out, built, vlm, preset, n, seed, command)
-    _print_counts(found)
-    print(f"written to {out}; README.md there says what was done")
+    _print_counts(write_set(out, built, vlm, preset, n, seed, command))
+    print(f"Written to {out}; its README.md says what was done.")
 
 
 def _near(groups: list[str] | None) -> dict[str, list[str]]:
-    """Each word of a group with the others."""
+    """Map each word of a group to the others."""
     near: dict[str, list[str]] = {}
     for group in groups or ():
         words = [word.strip() for word in group.split(",")]
         if len(words) < 2:
-            raise NoticeError(f"--near {group!r} is one word; give two or more, as in tiny,small.")
+            raise NoticeError(
+                f"--near {group!r} is a single word; give two or more, as in tiny,small."
+            )
         for word, other in permutations(words, 2):
             near.setdefault(word, []).append(other)
     return near

@@ -1,8 +1,8 @@
-"""Figures of the book: pairs, masks, patches, heat maps, intervals and curves, in one look.
+"""Figures in one style: pairs, masks, image patches, heat maps, intervals and curves.
 
-Every function returns a figure that stands on its own and carries its alt text (`AltFigure`); a
-notebook shows it as the value of its cell. Sizes are chosen for a page of 5 inches that a phone
-shrinks to half of that.
+Every function returns a complete figure with alt text (`AltFigure`), which a notebook shows if it
+is the value of a cell. Sizes are chosen for pages that are 5 inches wide, and half of that on a
+phone.
 """
 
 from .charts import curves, intervals, scatter, strips

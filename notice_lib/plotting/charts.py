@@ -14,12 +14,12 @@ from .maps import head_name
 def strips(
     groups: Mapping[str, Sequence[float]], label: str, colours: Sequence[str] | None = None
 ) -> AltFigure:
-    """One row of dots for each group of values, a bar at its mean, and a line at zero.
+    """Draw a row of dots for each group of values, a bar at its mean, and a line at zero.
 
     Args:
         groups: {name: values}; NaNs are left out.
-        label: what the values are, with their unit.
-        colours: one a group; by default all are the colour of clean runs.
+        label: name and unit of the values.
+        colours: one for each group; by default all have the colour of clean runs.
     """
     colours = colours or [COLOURS["clean"]] * len(groups)
     rng = np.random.default_rng(0)
@@ -52,18 +52,19 @@ def intervals(
     reference: float = 0.0,
     sort: bool = True,
 ) -> AltFigure:
-    """A dot with a bar for each row, the largest on top, and a line at `reference`.
+    """Draw a dot and its interval for each row, the largest on top, and a line at `reference`.
 
     Args:
-        table: indexed by name, a string or (layer, head); the ends of the intervals are in the
-            columns low and high, or <value>_low and <value>_high.
-        label: what is estimated, with its unit, and what the interval is.
-        value: the column of the dots, e.g. "effect" of `notice_lib.heads.head_effects`.
-        group: a column, e.g. "task": rows of one name stand together, a colour and marker a group.
-        sort: by the names' largest value; otherwise names stand in the table's order.
+        table: indexed by name, which is a string or (layer, head). The ends of the intervals are
+            in the columns low and high, or <value>_low and <value>_high.
+        label: name and unit of the estimate, and the kind of interval.
+        value: column of the dots, e.g. "effect" of `notice_lib.heads.head_effects`.
+        group: a column, e.g. "task". Rows of one name stand together, and every group has its own
+            colour and marker.
+        sort: whether to sort names by their largest value, or to keep the table's order.
 
     Raises:
-        NoticeError: a column is missing, or there are more groups than can be told apart.
+        NoticeError: a column is missing, or there are too many groups to tell them apart.
     """
     rows = _banded(table, value).assign(name=[site_name(key) for key in table.index])
     rows["group"] = table[group].astype(str).to_numpy() if group else ""
@@ -93,23 +94,23 @@ def scatter(
     marked: Iterable[Hashable] = (),
     interval: tuple[float, float] | None = None,
 ) -> AltFigure:
-    """Two values of the same sites against each other, with their rank correlation (Spearman's).
+    """Plot two values of the same sites against each other, with Spearman's rank correlation.
 
     Args:
-        a, b: across and up; matched by their index, e.g. (layer, head). What either lacks is left
-            out.
-        label_a, label_b: what they are, with their unit.
-        marked: index entries that are named in the figure.
-        interval: of the rank correlation, where it has been estimated (over scenes).
+        a, b: values on the horizontal and the vertical axis, matched by their index, e.g. (layer,
+            head). Sites that either lacks are left out.
+        label_a, label_b: their names and units.
+        marked: index entries to name in the figure.
+        interval: an interval of the rank correlation (over scenes), if you have one.
 
     Raises:
-        NoticeError: fewer than three entries of the two indices are the same.
+        NoticeError: the two indices share fewer than three entries.
     """
     both = pd.DataFrame({"a": a, "b": b}).dropna()
     if len(both) < 3:
         raise NoticeError(
-            f"{len(both)} entries of the two indices are the same, which is too few for a rank "
-            "correlation. Index both by the same sites, e.g. by layer and head."
+            f"The two series share {len(both)} index entries, but rank correlation needs at least "
+            "three. Index both by the same sites, e.g. by layer and head."
         )
     rho = both["a"].rank().corr(both["b"].rank())
     told = f"rank correlation {number(rho)}"
@@ -139,16 +140,16 @@ def curves(
     value: str = "estimate",
     references: Mapping[str, float] | None = None,
 ) -> AltFigure:
-    """A line a condition, with a band where it has an interval.
+    """Draw a line for each condition, with a band if it has an interval.
 
     Args:
-        conditions: {name: table indexed by x}; at most six. The band is between the columns low
+        conditions: {name: table indexed by x}, at most six. The band lies between the columns low
             and high, or <value>_low and <value>_high.
-        value: the column of the line.
-        references: {name: y} of horizontal lines, e.g. the whole model.
+        value: column of the line.
+        references: {name: y} of horizontal lines, e.g. for the whole model.
 
     Raises:
-        NoticeError: a column is missing, or there are more conditions than can be told apart.
+        NoticeError: a column is missing, or there are too many conditions to tell them apart.
     """
     figure, axes = subplots(height=3.6 + 0.2 * (len(conditions) // 2))
     told = []
@@ -176,7 +177,7 @@ def curves(
 
 
 def site_name(key: Hashable) -> str:
-    """What an index entry is called: "L3.H0" for (3, 0), "mlp, correct, 3" for other tuples."""
+    """Name an index entry: "L3.H0" for (3, 0), "mlp, correct, 3" for other tuples."""
     if not isinstance(key, tuple):
         return str(key)
     if len(key) == 2 and all(isinstance(part, int | np.integer) for part in key):
@@ -184,19 +185,19 @@ def site_name(key: Hashable) -> str:
     return ", ".join(map(str, key))
 
 
-def _series(things: Iterable) -> list:
-    """Each thing with a colour, a marker and a line of its own."""
-    things = list(things)
-    if len(things) > len(SERIES):
+def _series(items: Iterable) -> list:
+    """Pair each item with its own colour, marker and line style."""
+    items = list(items)
+    if len(items) > len(SERIES):
         raise NoticeError(
-            f"{len(things)} series in one figure: at most {len(SERIES)} can be told apart. "
-            "Draw several figures."
+            f"One figure shows at most {len(SERIES)} series that readers can tell apart, not "
+            f"{len(items)}. Draw several figures."
         )
-    return list(zip(things, SERIES, strict=False))
+    return list(zip(items, SERIES, strict=False))
 
 
 def _banded(table: pd.DataFrame, value: str, needed: bool = True) -> pd.DataFrame:
-    """The columns estimate, low and high of a table; without an interval only the first."""
+    """Return the columns estimate, low and high of a table; without an interval only the first."""
     prefix = f"{value}_" if f"{value}_low" in table else ""
     names = {value: "estimate", f"{prefix}low": "low", f"{prefix}high": "high"}
     missing = [name for name in names if name not in table]
@@ -206,7 +207,7 @@ def _banded(table: pd.DataFrame, value: str, needed: bool = True) -> pd.DataFram
 
 
 def _rows(axes, names: Iterable[str]) -> None:
-    """Named rows from top to bottom."""
+    """Name the rows from top to bottom."""
     names = list(names)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.45, -0.55)
@@ -214,15 +215,15 @@ def _rows(axes, names: Iterable[str]) -> None:
 
 
 def _alt_of_intervals(rows: pd.DataFrame, names: list[str], label: str, reference: float) -> str:
-    """How many intervals leave the reference out, and the first six names' intervals."""
+    """Say how many intervals exclude the reference, and list those of the first six names."""
     apart = ((rows["low"] > reference) | (rows["high"] < reference)).sum()
     told = []
     for name in names[:6]:
         part = rows.loc[rows["name"] == name, ["group", "estimate", "low", "high"]]
         told.append(f"{name}: {', '.join(_interval(*row) for row in part.to_numpy())}")
     return (
-        f"Dots with intervals, {label}; {apart} of {len(rows)} intervals leave out "
-        f"{reference:g}. {'; '.join(told)}{'; and so on' if len(names) > 6 else ''}."
+        f"Dots with intervals, {label}; {apart} of {len(rows)} intervals exclude "
+        f"{reference:g}. {'; '.join(told)}{'; and more' if len(names) > 6 else ''}."
     )
 
 

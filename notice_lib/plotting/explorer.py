@@ -1,4 +1,4 @@
-"""Explorer: choose a pair, a corruption and a site, and see where it looks and what its patch does.
+"""A widget to choose a pair, a corruption and a site, and see its attention and its effect.
 
 It needs ipywidgets (`pip install ipywidgets`, or the extra `book`), which Jupyter and Colab have.
 """
@@ -37,7 +37,7 @@ POSITIONS = ("correct", "or", "incorrect", "last")
 
 @dataclass(frozen=True)
 class Choice:
-    """What is shown: the index of a pair, and a site with a token role as its position."""
+    """What to show: the index of a pair, a corruption, and a site at a token role."""
 
     pair: int
     corruption: str
@@ -45,10 +45,12 @@ class Choice:
 
 
 class Bench:
-    """A model and pairs on which choices are computed, each but once.
+    """Computes choices on a model and pairs, and remembers the results.
 
     Args:
-        seed: of the replacement words under text corruption.
+        model: a model of `load_model`.
+        pairs: pairs to choose from.
+        seed: random seed of the replacement words under text corruption.
     """
 
     def __init__(self, model: VLM, pairs: PairSet, seed: int = 0):
@@ -61,8 +63,10 @@ class Bench:
         return self.model.hook_point(component, 0).per_head
 
     def effects(self, choice: Choice) -> pd.DataFrame:
-        """One pair's effects: of all the component's heads at the site's position; for a whole
-        module, of all layers at all of `POSITIONS`.
+        """Return one pair's effects at sites of the chosen kind.
+
+        For a head, these are all heads of the component at the same position; for a whole module,
+        all layers at all of `POSITIONS`.
 
         Raises:
             NoticeError: the pair cannot be run, e.g. no replacement words fit its tokens.
@@ -78,15 +82,19 @@ class Bench:
                 for site in site_grid(self.model, [component], per_head=per_head, position=position)
             ]
             one = self.pairs.filter(lambda other: other.pair_id == pair.pair_id)
-            found = sweep(self.model, one, sites, choice.corruption, seed=self.seed, strict=True)
-            return effects(found.table())
+            swept = sweep(self.model, one, sites, choice.corruption, seed=self.seed, strict=True)
+            return effects(swept.table())
 
         return self._once((choice.pair, choice.corruption, component, positions, per_head), compute)
 
     def attention(self, choice: Choice) -> np.ndarray | None:
-        """(grid, grid) the head's attention in the clean run, as shares of what it gives to all
-        patches, minus the average over layers and heads; for a whole module the mean over its
-        heads. None where the component does not look at the image."""
+        """Return the site's attention to image patches in the clean run, minus the average.
+
+        Returns:
+            (grid, grid) shares of the attention to all image patches, minus their average over
+            layers and heads; for a whole module the mean over its heads. None if the component
+            does not attend to the image.
+        """
         site = choice.site
         if site.component != self.model.image_component:
             return None
@@ -95,23 +103,23 @@ class Bench:
             maps = attention_maps(self.model, [self.pairs[choice.pair]], query=site.position)
             return minus_average(shares(maps.patches))[0]
 
-        found = self._once((choice.pair, site.position), compute)[site.layer]
-        seen = found.mean(0) if site.head is None else found[site.head]
-        return seen.reshape(self.model.grid, self.model.grid)
+        heads = self._once((choice.pair, site.position), compute)[site.layer]
+        shown = heads.mean(0) if site.head is None else heads[site.head]
+        return shown.reshape(self.model.grid, self.model.grid)
 
     def effect(self, choice: Choice) -> pd.Series:
-        """The chosen site's own row of `effects`."""
+        """Return the row of `effects` for the chosen site."""
         table, site = self.effects(choice), choice.site
         head = -1 if site.head is None else site.head
         at = (table["layer"] == site.layer) & (table["head"] == head)
         return table[at & (table["role"] == site.position)].iloc[0]
 
     def figure(self, choice: Choice) -> AltFigure:
-        """Both images, where the site looks, and its effect among those of its kind."""
+        """Draw both images, the site's attention, and its effect among those of its kind."""
         return self._once(("figure", choice), lambda: _figure(self, choice))
 
     def strongest(self, choice: Choice) -> Choice:
-        """The choice with the layer and head of the largest absolute effect instead."""
+        """Return the choice moved to the layer and head of the largest absolute effect."""
         table = self.effects(choice)
         top = table.loc[table["effect"].abs().idxmax()]
         site = Site(
@@ -126,23 +134,23 @@ class Bench:
 
 
 class Explorer(widgets.VBox):
-    """Choose a pair, a corruption, a component, a token, a layer and a head.
+    """A widget to choose a pair, a corruption, a component, a token, a layer and a head.
 
-    As the value of a cell it is a widget in a live kernel, in Jupyter and in Colab. On a page
-    without a kernel the figure of its first choice stands in for it. It begins at the head of
-    the component that looks at the image which has the first pair's largest effect.
+    It needs a live kernel, in Jupyter or in Colab. A page without a kernel shows the figure of the
+    first choice instead. The first choice is the head with the largest effect on the first pair,
+    in the component that attends to the image.
 
     Args:
-        model: of `load_model`.
-        pairs: to choose from.
-        corruption: "image" or "text", to begin with.
-        position: a token role of `POSITIONS`, to begin with.
-        seed: of the replacement words under text corruption.
+        model: a model of `load_model`.
+        pairs: pairs to choose from.
+        corruption: first corruption, "image" or "text".
+        position: first token role, one of `POSITIONS`.
+        seed: random seed of the replacement words under text corruption.
 
     Attributes:
         pair, corruption, component, position, layer, head: the controls; set their `value` to move
             the explorer from code.
-        figure: what it shows.
+        figure: the figure that it shows.
     """
 
     def __init__(
@@ -177,7 +185,7 @@ class Explorer(widgets.VBox):
 
     @property
     def choice(self) -> Choice:
-        """What the controls say."""
+        """The choice that the controls show."""
         site = Site(self.component.value, self.layer.value, self.head.value, self.position.value)
         return Choice(self.pair.value, self.corruption.value, site)
 
@@ -186,7 +194,7 @@ class Explorer(widgets.VBox):
         return self.bench.figure(self.choice)
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
-        """The widget, and beside it the figure for where there are no widgets."""
+        """Return the widget, and the figure for pages without widgets."""
         return super()._repr_mimebundle_(**kwargs) | {"text/html": self.picture.value}
 
     def _heads(self) -> list:
@@ -199,7 +207,7 @@ class Explorer(widgets.VBox):
         heads = self._heads()
         if change["owner"] is self.component and list(self.head.options) != heads:
             self.head.options = heads
-        with self.messages:  # progress bars, and whatever goes wrong
+        with self.messages:  # catches progress bars and errors
             self._draw()
 
     def _draw(self) -> None:
@@ -241,33 +249,33 @@ def _figure(bench: Bench, choice: Choice) -> AltFigure:
 
 
 def _headline(row: pd.Series, site: Site) -> tuple[str, str]:
-    """The site, and its effect."""
+    """Name the site and its effect."""
     name = f"layer {site.layer}" if site.head is None else head_name(site.layer, site.head)
     where = f"{name}, {COMPONENTS.get(site.component, site.component)} at {site.position}"
     what = f"{number(row.effect)} logits"
     if pd.isna(row.fraction_recovered):
         return where, what
-    return where, f"{what}, {number(100 * row.fraction_recovered)} % of the way"
+    return where, f"{what}, {number(100 * row.fraction_recovered)} % recovered"
 
 
 def _draw_attention(figure, axes, bench: Bench, choice: Choice) -> str:
-    """Draw where the site looks; returns it in words."""
+    """Draw where the site attends, and return it in words."""
     difference = bench.attention(choice)
     if difference is None:
         axes.set_axis_off()
         component = COMPONENTS.get(choice.site.component, choice.site.component)
-        axes.text(0.5, 0.5, f"{component} does not\nlook at the image", ha="center", size=11)
-        return f"{component} does not look at the image."
+        axes.text(0.5, 0.5, f"{component} does not\nattend to the image", ha="center", size=11)
+        return f"{component} does not attend to the image."
     pair = bench.pairs[choice.pair]
     panel = pair.image("clean"), difference, pair.masks("clean").get("differs")
     drawn = draw_overlay(axes, *panel, largest([difference]))
-    axes.set_title("where it looks")
+    axes.set_title("where it attends")
     draw_scale(figure, drawn, axes, "attention minus\naverage (share)", ticks=3)
     return f"Attention minus the average: {alt_of_overlay(*panel)}"
 
 
 def _draw_effects(figure, axes, bench: Bench, choice: Choice) -> str:
-    """Draw the site's effect among those of its kind; returns them in words."""
+    """Draw the site's effect among those of its kind, and return them in words."""
     site, table = choice.site, bench.effects(choice)
     if site.head is None:
         means = role_means(table)[site.component]
@@ -281,5 +289,5 @@ def _draw_effects(figure, axes, bench: Bench, choice: Choice) -> str:
         drawn = draw_heads(axes, means, largest([means]), [(site.layer, site.head)])
         axes.set(title="effects of all heads", ylabel="layer")
         told = "Effects of all heads"
-    draw_scale(figure, drawn, axes, "logit difference\n(logits)", ticks=3)
+    draw_scale(figure, drawn, axes, "effect\n(logits)", ticks=3)
     return f"{told}: {extremes(means)}."

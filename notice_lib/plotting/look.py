@@ -1,4 +1,4 @@
-"""What all figures share: size, colours, alt text, and the map of signed values."""
+"""Size, colours and alt text of all figures, and maps of signed values."""
 
 import base64
 import html
@@ -13,10 +13,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 WIDTH = 5.0
-"""Width of all figures in inches, so that their letters have one size on the page."""
+"""Width of all figures in inches; with one width, text has one size on the page."""
 
 COLOURS = {"clean": "#0072B2", "corrupt": "#D55E00", "blank": "#777777", "text": "#009E73"}
-"""Okabe and Ito's, which colour-blind readers tell apart."""
+"""Colours of Okabe and Ito, which colour-blind readers can tell apart."""
 
 SERIES = (
     ("#0072B2", "o", "-"),
@@ -26,10 +26,10 @@ SERIES = (
     ("#56B4E9", "v", (0, (5, 1, 1, 1, 1, 1))),
     ("#000000", "P", (0, (1, 1))),
 )
-"""Colour, marker and line of a first, second, ... series: each can be told without the others."""
+"""Colour, marker and line style of each series; any of the three tells the series apart."""
 
 DIVERGING = "RdBu_r"
-"""Red is positive, blue negative, white zero; ColorBrewer's, safe for colour-blind readers."""
+"""ColorBrewer's map, safe for colour-blind readers: red is positive, blue negative, white zero."""
 
 COMPONENTS = {
     "self_attention": "self-attention",
@@ -44,16 +44,16 @@ COMPONENTS = {
     "decoder_mlp": "decoder: MLP",
     "decoder_layer_output": "decoder: layer output",
 }
-"""What a component is called in a figure."""
+"""Names of components in figures."""
 
-UNIT = "logit difference (logits)"
+UNIT = "effect (logits)"
 
 CLEARLY = 0.1
-"""Cells below this share of the scale's negative end carry a dash."""
+"""Cells below this share of the scale's negative end are marked with a dash."""
 
 
 def style():
-    """The book's look, for a `with` block round one's own figure."""
+    """Return the style of all figures as a context manager, for a `with` block around your own."""
     return mpl.rc_context(
         {
             "figure.dpi": 144,
@@ -77,19 +77,19 @@ def style():
 
 
 class AltFigure(Figure):
-    """A matplotlib figure that says what it shows.
+    """A matplotlib figure with alt text.
 
-    A notebook and a page of the book get one `<img>` with the alt text: no cell metadata can carry
-    numbers of the run. (An output's own `alt` metadata is not read by myst-nb, nor by Colab.)
+    Notebooks and pages of the book get an `<img>` with the alt text, since the metadata of a cell
+    cannot hold the numbers of a run, and neither myst-nb nor Colab reads an output's `alt`.
 
     Attributes:
-        alt: what a reader who does not see the figure hears.
+        alt: text for readers who do not see the figure.
     """
 
     alt = ""
 
     def img(self) -> str:
-        """HTML `<img>` with the figure as PNG and its alt text."""
+        """Return an HTML `<img>` with the figure as PNG and its alt text."""
         png = io.BytesIO()
         self.savefig(png, format="png")
         data = base64.b64encode(png.getvalue()).decode()
@@ -103,11 +103,11 @@ class AltFigure(Figure):
 
 
 def subplots(rows: int = 1, columns: int = 1, height: float = 3.0, **settings):
-    """(figure, axes) of the book's width, for a figure of one's own; see `described`.
+    """Return (figure, axes) in the book's style, for your own figures; see `described`.
 
     Args:
-        height: of the figure, in inches.
-        settings: of `matplotlib.figure.Figure.subplots`.
+        height: height of the figure in inches.
+        settings: further arguments of `matplotlib.figure.Figure.subplots`.
     """
     with style():
         figure = AltFigure(figsize=(WIDTH, height))
@@ -115,32 +115,35 @@ def subplots(rows: int = 1, columns: int = 1, height: float = 3.0, **settings):
 
 
 def described(figure: AltFigure, alt: str) -> AltFigure:
-    """The figure with its alt text.
+    """Give a figure its alt text, and return it.
 
     Args:
-        figure: of `subplots`.
-        alt: what is drawn and what is seen in it, with the numbers of this run.
+        figure: a figure of `subplots`.
+        alt: what is drawn and what one sees in it, with the numbers of this run.
     """
     figure.alt = alt
     return figure
 
 
 def number(value: float) -> str:
-    """Two significant digits with a sign, e.g. "+0.12"; a real minus, which is read aloud."""
+    """Format a number with two significant digits and a sign, e.g. "+0.12".
+
+    The minus is the mathematical one, which screen readers read aloud.
+    """
     digits = f"{value:+.0f}" if abs(value) >= 9.95 else f"{value:+.2g}"
     return digits.replace("-", "\N{MINUS SIGN}")
 
 
 def largest(arrays: Iterable) -> float:
-    """The largest absolute value of some arrays, for a range that is centred at zero."""
-    found = max((np.nanmax(np.abs(array), initial=0.0) for array in arrays), default=0.0)
-    return float(found) or 1.0
+    """Return the largest absolute value of some arrays, for a range centred at zero."""
+    value = max((np.nanmax(np.abs(array), initial=0.0) for array in arrays), default=0.0)
+    return float(value) or 1.0
 
 
 def draw_signed(axes, values: np.ndarray, limit: float):
-    """Cells in colours from -limit to limit; what is clearly negative has a dash too.
+    """Draw cells in colours from -limit to limit, and a dash in clearly negative ones.
 
-    In a grey print both ends of the colours are dark, and the dash tells them apart. Cells
+    The dash tells the two ends of the colour map apart in grey prints, where both are dark. Cells
     without a value are hatched.
     """
     values = np.asarray(values, float)
@@ -153,7 +156,7 @@ def draw_signed(axes, values: np.ndarray, limit: float):
 
 
 def draw_dashes(axes, rows: np.ndarray, columns: np.ndarray, scale: float = 1.0) -> None:
-    """A dash in each of some cells, which are `scale` wide in the axes' units."""
+    """Draw a dash in each of the given cells, which are `scale` wide in the axes' units."""
     outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
     axes.hlines(
         rows, columns - 0.2 * scale, columns + 0.2 * scale,
@@ -162,7 +165,7 @@ def draw_dashes(axes, rows: np.ndarray, columns: np.ndarray, scale: float = 1.0)
 
 
 def draw_frames(axes, cells: Iterable[tuple[int, int]]) -> None:
-    """A frame round each of some (row, column) cells."""
+    """Draw a frame around each of the given (row, column) cells."""
     outline = [patheffects.withStroke(linewidth=4, foreground="white")]
     for row, column in cells:
         axes.add_patch(
@@ -174,7 +177,7 @@ def draw_frames(axes, cells: Iterable[tuple[int, int]]) -> None:
 
 
 def draw_scale(figure, drawn, axes, label: str, ticks: int = 5):
-    """A horizontal colour bar under the axes, with the dash of the negative side."""
+    """Draw a horizontal colour bar below the axes, with the dash on its negative side."""
     inch = 1 / figure.get_figheight()
     bar = figure.colorbar(
         drawn, ax=axes, label=label, orientation="horizontal", shrink=0.8, aspect=30,
@@ -186,14 +189,14 @@ def draw_scale(figure, drawn, axes, label: str, ticks: int = 5):
 
 
 def draw_legend(figure, columns: int) -> None:
-    """What the series are, above the axes."""
+    """Draw the legend above the axes."""
     figure.legend(
         loc="outside upper center", ncols=columns, handlelength=3.2, frameon=False, fontsize=10
     )
 
 
 def thinned(axis, labels: Iterable, most: int) -> None:
-    """Tick labels of cells; of many, every second, third, ... one."""
+    """Label the ticks of cells; if they are many, only every second, third, ... one."""
     labels = list(labels)
     step = -(-len(labels) // most)
     axis.set_ticks(range(0, len(labels), step), labels[::step])

@@ -26,10 +26,13 @@ Heads = Iterable[tuple[int, int]]
 
 
 def role_means(table: pd.DataFrame, value: str = "effect") -> dict[str, pd.DataFrame]:
-    """{component: (roles x layers) means of a column}: of each pair's tokens, then of the pairs.
+    """Average a column by token role and layer, first within each pair, then over pairs.
 
-    Every pair weighs the same, however many of its tokens share a role. Roles are in the order of
-    `notice_lib.models.ROLES`, then others ("image:differs"); those without a row are left out.
+    Every pair has the same weight, however many of its tokens share a role.
+
+    Returns:
+        {component: (roles x layers) means}. Roles are in the order of `notice_lib.models.ROLES`,
+        followed by others such as "image:differs"; roles without rows are left out.
     """
     keys = ["component", "role", "layer"]
     by_pair = table.astype({"component": str, "role": str}).groupby([*keys, "pair_id"])[value]
@@ -42,27 +45,31 @@ def role_means(table: pd.DataFrame, value: str = "effect") -> dict[str, pd.DataF
 
 
 def head_means(table: pd.DataFrame, value: str = "effect") -> pd.DataFrame:
-    """(layers x heads) signed means of a column: of each pair's rows, then of the pairs.
+    """Average a column by layer and head, first within each pair, then over pairs.
 
-    A table without pairs, such as of `notice_lib.heads.head_effects`, has a row a head already.
+    A table without pairs, such as that of `notice_lib.heads.head_effects`, must already have one
+    row per head.
+
+    Returns:
+        (layers x heads) signed means.
 
     Raises:
         NoticeError: the table has several components, whole modules, or, without pairs, several
-            rows of one head.
+            rows for one head.
     """
     components = sorted(set(table["component"].astype(str)))
     if len(components) != 1 or (table["head"] < 0).any():
         raise NoticeError(
-            "A map of heads needs rows of single heads of one component, but the table holds "
-            f"{', '.join(components) or 'nothing'}, heads {table['head'].min()} to "
-            f"{table['head'].max()} (-1 is a whole module). Choose rows by component and head."
+            "A map of heads needs rows of single heads of one component, but the table has "
+            f"{', '.join(components) or 'no rows'}, heads {table['head'].min()} to "
+            f"{table['head'].max()} (-1 is a whole module). Select rows by component and head."
         )
     if "pair_id" in table:
         by_pair = table.groupby(["layer", "head", "pair_id"])[value].mean()
         return by_pair.groupby(["layer", "head"]).mean().unstack("head")
     if table.duplicated(["layer", "head"]).any():
         raise NoticeError(
-            "Some heads have several rows. Give a table for each panel: "
+            "Some heads have several rows. Pass one table for each panel: "
             '{task: part for task, part in table.groupby("task")}.'
         )
     return table.set_index(["layer", "head"])[value].unstack("head")
@@ -75,14 +82,17 @@ def heat_map(
     label: str = UNIT,
     limit: float | None = None,
 ) -> AltFigure:
-    """Token role by layer, a panel for each component: the mean of `value` (see `role_means`).
+    """Draw the mean of `value` by token role and layer, one panel for each component.
 
-    Red is positive, blue with a dash negative, white zero, hatched not there.
+    Means are those of `role_means`. Red is positive, blue with a dash is negative, white is zero,
+    and cells without a value are hatched.
 
     Args:
-        table: of `effects(sweep.table())`.
-        components: which, in which order; by default all in the table.
-        limit: the colours' range is from -limit to limit; by default the largest mean.
+        table: `effects(sweep.table())`.
+        value: column to average.
+        components: components to draw, in this order; by default all of the table.
+        label: name and unit of the value.
+        limit: the colours range from -limit to limit; by default the largest mean.
     """
     means = role_means(table, value)
     names = _chosen(means, components)
@@ -99,12 +109,13 @@ def heat_maps(
     label: str = UNIT,
     limit: float | None = None,
 ) -> AltFigure:
-    """`heat_map` of several tables side by side, on one scale: a column a table.
+    """Draw the heat maps of several tables on one scale, with one column for each table.
 
     Args:
-        tables: {title: table}, e.g. image against text corruption, or one answer order against
-            the other.
-        components: the rows, in order; by default all in the first table.
+        tables: {title: table}, e.g. image and text corruption, or the two answer orders.
+        components: components to draw, one row each; by default all of the first table.
+
+    The other arguments are those of `heat_map`.
     """
     means = {title: role_means(table, value) for title, table in tables.items()}
     names = _chosen(next(iter(means.values())), components)
@@ -125,14 +136,17 @@ def head_map(
     limit: float | None = None,
     columns: int = 2,
 ) -> AltFigure:
-    """Layer by head: the signed mean of `value` (see `head_means`), selected heads framed.
+    """Draw the signed mean of `value` by layer and head (see `head_means`); frame selected heads.
 
     Args:
         tables: one table of `effects(sweep.table())` or of `notice_lib.heads.head_effects` (then
-            with value="effect"), or {title: table} for panels on one scale.
-        selected: (layer, head) pairs; {title: pairs} where they differ between panels. By default
-            what a table's own column `selected` says, where it has one.
-        columns: panels in a row.
+            with value="effect"), or {title: table} for several panels on one scale.
+        value: column to average.
+        selected: (layer, head) pairs to frame, or {title: pairs} if panels differ. By default the
+            column `selected` of each table, if it has one.
+        label: name and unit of the value.
+        limit: the colours range from -limit to limit; by default the largest mean.
+        columns: number of panels in a row.
     """
     if not isinstance(tables, Mapping):
         tables = {"": tables}
@@ -158,7 +172,7 @@ def head_map(
 
 
 def draw_heads(axes, means: pd.DataFrame, limit: float, selected: Heads = ()):
-    """One map of (layers x heads) on some axes; returns what a colour bar needs."""
+    """Draw one map of (layers x heads) on given axes; return it for a colour bar."""
     drawn = draw_signed(axes, means.to_numpy(), limit)
     thinned(axes.xaxis, means.columns, 8)
     thinned(axes.yaxis, means.index, 12)
@@ -169,7 +183,7 @@ def draw_heads(axes, means: pd.DataFrame, limit: float, selected: Heads = ()):
 
 
 def draw_roles(axes, means: pd.DataFrame, limit: float):
-    """One map of (roles x layers) on some axes; returns what a colour bar needs."""
+    """Draw one map of (roles x layers) on given axes; return it for a colour bar."""
     drawn = draw_signed(axes, means.to_numpy(), limit)
     thinned(axes.xaxis, means.columns, 8)
     axes.set_yticks(range(len(means)), means.index)
@@ -178,7 +192,7 @@ def draw_roles(axes, means: pd.DataFrame, limit: float):
 
 
 def extremes(means: pd.DataFrame) -> str:
-    """Where the smallest and the largest value of a map are, in words."""
+    """Say where the smallest and the largest value of a map are."""
     cells = means.rename_axis(index="row", columns="column").stack().dropna()
     if not len(cells):
         return "no values"
@@ -187,12 +201,12 @@ def extremes(means: pd.DataFrame) -> str:
 
 
 def head_name(layer: int, head: int) -> str:
-    """ "L3.H0": how the paper writes a head."""
+    """Name a head as the paper does, e.g. "L3.H0"."""
     return f"L{layer}.H{head}"
 
 
 def _role_panels(panels, columns, label, limit) -> AltFigure:
-    """Panels (title, means) in rows of some columns, with the same roles and one scale."""
+    """Draw panels (title, means) in a grid, with the same roles and one scale."""
     roles = _in_order(role for _, means in panels for role in means.index)
     panels = [(title, means.reindex(roles)) for title, means in panels]
     limit = limit or largest(means for _, means in panels)
@@ -216,7 +230,7 @@ def _in_order(roles: Iterable[str]) -> list[str]:
 
 
 def _chosen(means: Mapping[str, pd.DataFrame], components: Iterable[str] | None) -> list[str]:
-    """The components to draw, by default all in the order of a layer."""
+    """Return the components to draw, by default all in the order of a layer."""
     if components is not None:
         return list(components)
     return sorted(means, key=lambda name: [*COMPONENTS, name].index(name))
@@ -239,7 +253,7 @@ def _name(cell: tuple) -> str:
 
 
 def _selected(table: pd.DataFrame, title: str, selected) -> list[tuple[int, int]]:
-    """The heads to frame in one panel."""
+    """Return the heads to frame in one panel."""
     if isinstance(selected, Mapping):
         return list(selected.get(title, ()))
     if selected is not None:
@@ -251,7 +265,7 @@ def _selected(table: pd.DataFrame, title: str, selected) -> list[tuple[int, int]
 
 
 def _counted(tables: Iterable[pd.DataFrame]) -> str:
-    """ " over 12 pairs", or " over 10 to 12 pairs"; nothing for tables without pairs."""
+    """Say " over 12 pairs" or " over 10 to 12 pairs", and nothing for tables without pairs."""
     counts = [table["pair_id"].nunique() for table in tables if "pair_id" in table]
     if not counts:
         return ""

@@ -1,4 +1,4 @@
-"""Pictures: pairs, masks, patches, and what a head looks at."""
+"""Figures with pictures: pairs, masks, image patches, and attention over an image."""
 
 from collections.abc import Iterable, Mapping
 from textwrap import fill
@@ -26,16 +26,16 @@ RUNS = ("clean", "corrupt")
 ABOVE_AVERAGE = "attention minus its average (share)"
 
 Overlay = tuple[Image.Image, np.ndarray, np.ndarray | None]
-"""An image; signed values (grid, grid); a mask (height, width) whose outline is drawn, or None."""
+"""An image, signed values (grid, grid), and a mask (height, width) to outline, or None."""
 
 
 def show_pair(pair: SemanticPair) -> AltFigure:
-    """The clean and the corrupt image of a pair side by side, with their answers and the prompt."""
+    """Show the clean and the corrupt image of a pair, with the prompt and both answers."""
     return show_pairs([pair], columns=1)
 
 
 def show_pairs(pairs: Iterable[SemanticPair], columns: int = 2) -> AltFigure:
-    """Pairs in a grid, each with its prompt over its two images and an answer under each image."""
+    """Show pairs in a grid, each with its prompt above and an answer below each image."""
     pairs = list(pairs)
     columns = min(columns, len(pairs))
     rows = -(-len(pairs) // columns)
@@ -54,7 +54,7 @@ def show_pairs(pairs: Iterable[SemanticPair], columns: int = 2) -> AltFigure:
 
 
 def show_masks(pair: SemanticPair) -> AltFigure:
-    """Both images of a pair, once for each of their masks: what lies outside the mask is faded."""
+    """Show both images of a pair once for each mask, and fade what lies outside the mask."""
     masks = {run: pair.masks(run) for run in RUNS}
     names = [name for name in ("differs", "subject", "object", "distractor") if name in
              masks["clean"].keys() | masks["corrupt"].keys()]  # fmt: skip
@@ -79,12 +79,13 @@ def show_masks(pair: SemanticPair) -> AltFigure:
 def show_patches(
     image: Image.Image, values: np.ndarray, label: str = "share of attention"
 ) -> AltFigure:
-    """The model's patch grid over an image.
+    """Show an image with the model's grid of image patches.
 
     Args:
-        values: (grid, grid). Booleans tint the patches that are true; numbers colour all of
-            them, from 0 to the largest. For numbers of both signs there is `overlay`.
-        label: what the numbers are, with their unit.
+        image: the picture.
+        values: (grid, grid). Booleans tint the image patches that are true; numbers colour all of
+            them, from 0 to the largest. Use `overlay` for numbers of both signs.
+        label: name and unit of the numbers.
     """
     values = np.asarray(values)
     with style():
@@ -114,13 +115,14 @@ def overlay(
     label: str = ABOVE_AVERAGE,
     limit: float | None = None,
 ) -> AltFigure:
-    """Signed values of patches over an image, centred at zero, with the outline of a mask.
+    """Show signed values of image patches over an image, with the outline of a mask.
 
     Args:
+        image: the picture.
         values: (grid, grid), e.g. a head's attention minus the average of all heads.
-        mask: (height, width) boolean.
-        label: what the values are, with their unit.
-        limit: the colours' range is from -limit to limit; by default the largest value.
+        mask: (height, width) booleans.
+        label: name and unit of the values.
+        limit: the colours range from -limit to limit; by default the largest value.
     """
     return overlays({"": (image, values, mask)}, label, limit)
 
@@ -131,11 +133,13 @@ def overlays(
     limit: float | None = None,
     columns: int = 3,
 ) -> AltFigure:
-    """`overlay` of several images or heads on one scale.
+    """Show several overlays (see `overlay`) on one scale.
 
     Args:
         panels: {title: (image, values, mask or None)}.
-        columns: panels in a row.
+        label: name and unit of the values.
+        limit: the colours range from -limit to limit; by default the largest value.
+        columns: number of panels in a row.
     """
     limit = limit or largest(values for _, values, _ in panels.values())
     columns = min(columns, len(panels))
@@ -154,9 +158,9 @@ def overlays(
 
 
 def draw_overlay(axes, image: Image.Image, values: np.ndarray, mask, limit: float):
-    """One overlay on some axes; returns what a colour bar needs.
+    """Draw one overlay on given axes; return it for a colour bar.
 
-    The picture is grey, so that colours are the values' alone, and shows through where they are
+    The picture is grey, so that only values have colours, and it shows through where they are
     small.
     """
     values = np.asarray(values, float)
@@ -176,7 +180,7 @@ def draw_overlay(axes, image: Image.Image, values: np.ndarray, mask, limit: floa
 
 
 def alt_of_overlay(image: Image.Image, values: np.ndarray, mask: np.ndarray | None) -> str:
-    """Where an overlay is largest and smallest, and how much of what is positive is in the mask."""
+    """Say where an overlay is largest and smallest, and how much of it lies in the mask."""
     values = np.asarray(values, float)
     told = (
         f"largest {number(values.max())} at {_patch(values.argmax(), values)}, "
@@ -187,20 +191,20 @@ def alt_of_overlay(image: Image.Image, values: np.ndarray, mask: np.ndarray | No
     pixels = np.asarray(Image.fromarray(values.clip(0)).resize(image.size, Image.Resampling.BOX))
     inside = pixels[np.asarray(mask, bool)].sum() / (pixels.sum() or 1.0)
     return (
-        f"{told}; {inside:.0%} of what is above zero in the outlined mask "
+        f"{told}; {inside:.0%} of what is above zero lies in the outlined mask "
         f"({np.mean(mask):.0%} of the picture)."
     )
 
 
 def draw_picture(axes, image, **settings) -> None:
-    """An image without axes."""
+    """Draw an image without axes."""
     axes.imshow(image, **settings)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
 def _place(image: Image.Image) -> dict:
-    """Where patches lie in the axes of an image's pixels."""
+    """Return where image patches lie on axes whose unit is the image's pixels."""
     extent = (-0.5, image.width - 0.5, image.height - 0.5, -0.5)
     return {"extent": extent, "interpolation": "nearest"}
 

@@ -1,7 +1,7 @@
-"""Notes which files of the book the Python processes of a chapter open to read.
+"""Logs which files of the book the Python processes of a chapter read.
 
-Python imports a module of this name when it starts, if the module's folder is on PYTHONPATH, as it
-is for a chapter's kernel and so for whatever that starts.
+Python imports a module of this name at startup if its folder is on PYTHONPATH, which holds for the
+kernel of a chapter and for all processes that it starts.
 """
 
 import os
@@ -16,11 +16,11 @@ noted = set()
 
 
 def note(event: str, arguments: tuple) -> None:
-    """Write the path of a file that is opened to read, once, if it is one of the book's."""
+    """Log, once, the path of a file of the book that is opened for reading."""
     if event != "open":
         return
     path, mode, flags = arguments
-    # Without a mode it is os.open, by which shutil goes through folders; a number is an open file.
+    # Calls without a mode are os.open, with which shutil walks folders; numbers are open files.
     if mode is None or isinstance(path, int) or flags & (os.O_WRONLY | os.O_RDWR):
         return
     path = os.path.abspath(os.fsdecode(path))
