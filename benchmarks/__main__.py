@@ -13,6 +13,7 @@ BENCHMARKS = {
     "peers": ("peers", "run", "against nnsight and TransformerLens"),
     "families": ("families", "run", "eight decoder-only families, against forwards and nnsight"),
     "minis": ("minis", "run", "the embedded models, as the chapters use them"),
+    "threads": ("threads", "run", "four chapters side by side, as in a class"),
     "scaling": ("scaling", "run", "time and memory as the work grows"),
     "gpu": ("gpu", "run", "the paper's models at full size (needs a GPU)"),
 }

@@ -3,7 +3,6 @@
 from functools import partial
 
 import pandas as pd
-import torch
 
 from notice_lib import PairSet, Site, load_model, load_pairs, site_grid, sweep
 from notice_lib.models.base import VLM
@@ -11,7 +10,6 @@ from notice_lib.patching import reference
 
 from .report import Report, timed
 
-THREADS = 2
 ROUNDS = 5
 PAIRS_A_ROUND = 60
 CORRUPTIONS = ("image", "text")
@@ -24,7 +22,6 @@ CASES = (
 
 def run(tiny: bool = False) -> Report:
     """Pairs a second; a pair counts once it was swept under both corruptions."""
-    torch.set_num_threads(1 if tiny else THREADS)
     rounds, size = (1, 1) if tiny else (ROUNDS, PAIRS_A_ROUND)
     pairs = load_pairs("svo", n=rounds * size, seed=0)
     rows, closing = [], {}
@@ -41,7 +38,7 @@ def run(tiny: bool = False) -> Report:
     closing = {"ratio": closing[first.replace("pairs_per_s", "ratio")]} | closing
     notes = [
         f"48 heads at every text token, {len(pairs)} pairs of svo in {rounds} rounds, both "
-        f"corruptions counted as one pair, {torch.get_num_threads()} threads. `ratio` is that of "
+        "corruptions counted as one pair, one thread. `ratio` is that of "
         "blip-mini's cross-attention.",
         "The reference (one full forward a site) is timed in each round, in turns with the engine, "
         "on every head at the correct option of one pair, and **extrapolated** to all sites: its "

@@ -124,7 +124,7 @@ def image_attention(
     rows = list(range(len(inputs)) if tokens is None else tokens)
     maps: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     with ExitStack() as stack:
-        stack.enter_context(model.lock)
+        stack.enter_context(model.computing())
         for layer, module in enumerate(model.attention_modules):
 
             def keep(module, args, output, layer=layer):

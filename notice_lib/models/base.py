@@ -15,6 +15,7 @@ from PIL import Image
 from ..errors import NoticeError
 from ..pairs.prompts import OptionSpans, Span
 from .hooks import HookPoint, hook
+from .threads import threads_for
 
 ROLES = (
     "start",
@@ -175,11 +176,13 @@ class VLM(ABC):
         """Of the text stack."""
         return self.stacks["text"].n_heads
 
-    @property
-    def lock(self) -> RLock:
-        """Held while hooks are on the Hugging Face model, so that threads take turns with it. Of
-        the model and not of the adapter, which can be copied and pickled."""
-        return _LOCKS.setdefault(self.model, RLock())
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Within this block the model is this thread's alone, as hooks may be on it, and a small
+        model computes on one core."""
+        # The lock is the Hugging Face model's and not the adapter's, which can be copied.
+        with _LOCKS.setdefault(self.model, RLock()), threads_for(self.model):
+            yield
 
     @property
     def device(self) -> torch.device:

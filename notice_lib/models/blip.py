@@ -51,7 +51,7 @@ class Blip(VLM):
         # The class's own forward hides the answer's logits, so its three parts are called in turn.
         # No attention masks: nothing is padded (and BLIP drops the decoder's mask anyway).
         start = torch.tensor([[self.model.decoder_start_token_id, *prefix]], device=self.device)
-        with self.lock:
+        with self.computing():
             with self.noise([inputs]):
                 image = self.model.vision_model(pixel_values=inputs.pixel_values)[0]
             question = self.model.text_encoder(inputs.input_ids, encoder_hidden_states=image)[0]
@@ -62,7 +62,7 @@ class Blip(VLM):
 
     @torch.no_grad()
     def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
-        with self.lock, self.noise([inputs]):
+        with self.computing(), self.noise([inputs]):
             ids = self.model.generate(
                 input_ids=inputs.input_ids,
                 pixel_values=inputs.pixel_values,

@@ -103,7 +103,7 @@ class DecoderOnly(VLM):
             extra = self.model._update_model_kwargs_for_generation(ModelOutput(), extra)
         if "logits_to_keep" in self._forward_arguments:
             extra["logits_to_keep"] = 1
-        with self.lock, self.noise(runs):
+        with self.computing(), self.noise(runs):
             output = self.model(
                 input_ids=ids.long(),
                 pixel_values=torch.cat([run.pixel_values for run in runs]),
@@ -114,7 +114,7 @@ class DecoderOnly(VLM):
 
     @torch.no_grad()
     def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
-        with self.lock, self.noise([inputs]):
+        with self.computing(), self.noise([inputs]):
             ids = self.model.generate(
                 input_ids=inputs.input_ids,
                 attention_mask=torch.ones_like(inputs.input_ids),

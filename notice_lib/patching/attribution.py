@@ -81,6 +81,7 @@ def linearise(
 
             at = (where or model.hook_point)(*point)
             stack.enter_context(hook(at.module, at.on, probe))
+        stack.enter_context(model.computing())
         stack.enter_context(torch.enable_grad())
         logits = unwrap(type(model).logits)(model, inputs, answer.prefix)  # without its no_grad
         scores = score(logits, answer)

@@ -41,7 +41,7 @@ def patch(model: VLM, jobs: Sequence[Job], max_tokens: int | None = None) -> lis
     for i, job in enumerate(jobs):
         groups.setdefault(_kind(job), []).append(i)
     outcomes: dict[int, Outcome] = {}
-    with model.lock:
+    with model.computing():
         for group in groups.values():
             # As many pairs at once as leave room for one layer's runs: small models gain by it.
             size = max(1, budget.tokens // plan.tokens_of(model, jobs[group[0]]))

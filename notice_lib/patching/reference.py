@@ -53,7 +53,7 @@ def record(
         (vocabulary,) answer logits, and the activations of the components and layers in `points`.
     """
     where = where or model.hook_point
-    with model.lock, watch({at: where(*at) for at in points}) as activations:
+    with model.computing(), watch({at: where(*at) for at in points}) as activations:
         return model.logits(inputs, prefix), activations
 
 
@@ -74,7 +74,7 @@ def patched_logits(
     """
     where, fired = where or model.hook_point, set()
     with ExitStack() as stack:
-        stack.enter_context(model.lock)
+        stack.enter_context(model.computing())
         for site in sites:
 
             def write(activation, site=site):

@@ -283,7 +283,7 @@ def _run(model, shard, prepare: Prepare, settings, strict, engine: Engine) -> Sw
             if strict:
                 raise
             skipped.append({"pair_id": pair.pair_id, "reason": str(error)})
-    with model.lock:
+    with model.computing():
         outcomes = engine(model, [job for job, _ in prepared])
     patched, runs = [], []
     for (job, known), outcome in zip(prepared, outcomes, strict=True):
