@@ -4,7 +4,10 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import get_ident
+
+from .errors import NoticeError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -22,6 +25,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Check that a file can be written, before a long computation whose result it will hold.
+
+    Raises:
+        NoticeError: its folder is missing or not writable, or it is itself a folder.
+    """
+    if path.is_dir():
+        raise NoticeError(f"{path} is a folder. Name a file.")
+    try:
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise NoticeError(
+            f"{path.resolve()} cannot be written ({error.strerror}). Name a file in another folder."
+        ) from None
 
 
 def sha256(path: Path) -> str:

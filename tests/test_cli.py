@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -13,17 +14,15 @@ from layouts import a_picture, write_csv, write_folders
 from PIL import Image
 from typer.testing import CliRunner
 
-from notice_lib import (
-    NoticeError,
-    load_model,
-    load_pairs,
-    read_sweep,
-    site_grid,
-    sweep,
-)
+from notice_lib import NoticeError, Site, load_model, load_pairs, read_sweep, site_grid, sweep
 from notice_lib.cli import app
 from notice_lib.datasets.faces import EMOTIONS
+from notice_lib.demo import COMPONENT, describe, draw, find_example
 from notice_lib.heads import gather, head_effects, universal_heads
+from notice_lib.patching import make_jobs
+from notice_lib.patching.reference import patched_logits, record
+
+ROOT = Path(__file__).parents[1]
 
 
 def notice(*words, fails: bool = False) -> str:
@@ -34,7 +33,7 @@ def notice(*words, fails: bool = False) -> str:
     return result.stderr if fails else result.stdout
 
 
-@pytest.mark.parametrize("command", ["info", "pairs", "sweep", "heads"])
+@pytest.mark.parametrize("command", ["info", "demo", "pairs", "sweep", "heads", "reproduce"])
 def test_every_command_has_help_with_an_example(command):
     assert f"notice {command}" in re.search(r"Example: (.*)", notice(command, "--help"))[1]
     assert command in notice("--help")
@@ -46,6 +45,71 @@ def test_info_describes_sets_and_a_model():
     assert "BlipForQuestionAnswering on cpu" in text
     assert "text: 6 layers of 8 heads; components" in text
     assert "decoder_cross_attention" in text
+
+
+# Python imports a module of this name when it starts.
+NO_NETWORK = """
+import socket
+
+def refuse(*_):
+    raise OSError("the test has no network")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+"""
+
+
+def demo(folder: Path, *words) -> subprocess.CompletedProcess:
+    """Run the demo in a folder, without a network."""
+    blocked = folder / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(NO_NETWORK)
+    command = [sys.executable, "-m", "notice_lib", "demo", *map(str, words)]
+    settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(blocked), str(ROOT)])}
+    return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True)
+
+
+def test_the_demo_prints_what_the_readme_shows(tmp_path):
+    ran = demo(tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    shown = (ROOT / "README.md").read_text().partition("notice demo\n```\n")[2]
+    assert ran.stdout == shown.partition("```text\n")[2].partition("```")[0]
+    with Image.open(tmp_path / "notice-demo.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blocked", "notice-demo.png"]
+
+
+@pytest.mark.parametrize("name", ["blip-mini", "llava-mini"])
+def test_the_demo_shows_a_patch_that_turns_the_answer_around(name):
+    """Full forwards with a hook give the same answers and numbers."""
+    model = load_model(name, "cpu")
+    example = find_example(model)
+    pair, best = example.pair, example.best
+    answer = model.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
+    site = Site(COMPONENT, int(best["layer"]), None, int(best["position"]))
+    pairs = load_pairs("svo").filter(lambda other: other.pair_id == pair.pair_id)
+    (job,) = make_jobs(model, pairs, [site])
+    sites = job.interventions[0].sites
+    clean, activations = record(model, job.source, [(COMPONENT, site.layer)])
+    corrupt = model.logits(job.base)
+    patched = patched_logits(model, job.base, activations, sites)
+    assert clean.argmax() == patched.argmax() == answer.correct
+    assert corrupt.argmax() == answer.incorrect
+    gap = [float(run[answer.correct] - run[answer.incorrect]) for run in (corrupt, patched, clean)]
+    told = "from {:+.1f} to {:+.1f}; the clean run has {:+.1f}.".format(*gap)
+    assert told in describe(example)
+    others = example.table[example.table["layer"] == site.layer].drop(index=best.name)
+    assert example.elsewhere == others["fraction_recovered"].abs().max() < 0.5
+    assert pair.correct in draw(example).alt
+
+
+def test_the_demo_says_at_once_that_it_cannot_write(tmp_path):
+    for out, said in (
+        (tmp_path / "none" / "a.png", "cannot be written (No such file or directory)"),
+        (Path("/proc/a.png"), "cannot be written"),  # not even by root
+        (tmp_path, "is a folder"),
+    ):
+        error = notice("demo", "--model", "no model", "--out", out, fails=True)
+        assert said in error and "no model" not in error and "Traceback" not in error
 
 
 def test_pairs_are_counted_and_written(tmp_path):

@@ -15,54 +15,17 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.patches import ConnectionPatch
 
-from notice_lib import answers, load_model, load_pairs, plotting
-from notice_lib.patching.reference import patched_logits, record
+from notice_lib import load_model, plotting
+from notice_lib.demo import COMPONENT, find_example
+from notice_lib.patching.reference import record
 from notice_lib.patching.sites import PlacedSite
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "book" / "assets" / "readme.png"
-COMPONENT = "layer_output"
-CANDIDATES = 12
-
-
-def find_example(model):
-    """The pair and site that need the fewest layers of the patched run to bring the answer back.
-
-    Returns:
-        (pair, site): with the patch at this one site the corrupt run gives the clean answer.
-    """
-    wanted = {"slot": "subject", "order": "incorrect_first", "distractor": False}
-    pairs = load_pairs("svo").filter(
-        lambda pair: all(getattr(pair, name) == value for name, value in wanted.items())
-    )
-    pairs = pairs.sample(CANDIDATES)
-    clean, corrupt = (answers(model, pairs, run)["is_correct"] for run in ("clean", "corrupt"))
-    found = []
-    for pair, right in zip(pairs, clean & corrupt, strict=True):
-        site, gap = first_restoring(model, pair)
-        if right and site:
-            found.append((site.layer, -gap, pair, site))
-    if not found:
-        sys.exit("No pair's answer is restored by one patch: draw another site.")
-    return min(found, key=lambda entry: entry[:2])[2:]
-
-
-def first_restoring(model, pair):
-    """(site, logit difference) of the lowest layer whose patch at the correct option suffices."""
-    source, base = (model.inputs(pair.image(run), pair.prompt) for run in ("clean", "corrupt"))
-    tokens = model.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
-    position = model.roles(source, pair.spans).index("correct")
-    _, activations = record(model, source, [(COMPONENT, i) for i in range(model.n_layers)])
-    for layer in range(model.n_layers):
-        site = PlacedSite(COMPONENT, layer, None, (position,), "correct")
-        logits = patched_logits(model, base, activations, [site])
-        if logits.argmax() == tokens.correct:
-            return site, (logits[tokens.correct] - logits[tokens.incorrect]).item()
-    return None, 0.0
 
 
 def spread(model, pair, site):
-    """(layers, tokens): how far the patch moves each layer output towards the clean one, 0 to 1."""
+    """Return (layers, tokens): how far the patch moves each layer output to the clean one."""
     points = [(COMPONENT, layer) for layer in range(model.n_layers)]
     source, base = (model.inputs(pair.image(run), pair.prompt) for run in ("clean", "corrupt"))
     _, clean = record(model, source, points)
@@ -76,6 +39,9 @@ def spread(model, pair, site):
 
     with module.register_forward_hook(put):
         _, patched = record(model, base, points)
+    # Activations are recorded before this hook changes them, so the patched one is set here.
+    place = COMPONENT, site.layer
+    patched[place][0, site.positions[0]] = clean[place][0, site.positions[0]]
     rows = []
     for point in points:
         gap = (clean[point] - corrupt[point])[0].norm(dim=-1)
@@ -85,7 +51,7 @@ def spread(model, pair, site):
 
 
 def grid(axes, values, colours, cell):
-    """One run's activations: a column a token, layer 0 at the bottom; one cell is framed."""
+    """Draw one run's activations, one column per token, layer 0 at the bottom; frame one cell."""
     low, high = (np.array(to_rgb(colour)) for colour in colours)
     pale = 1 - 0.16 * (1 - low)
     axes.imshow(pale + values[..., None] * (high - pale), origin="lower", aspect="auto")
@@ -106,7 +72,7 @@ def grid(axes, values, colours, cell):
 
 
 def picture(axes, image, title, colour):
-    """One of the two images, framed in its run's colour."""
+    """Draw one of the two images, framed in its run's colour."""
     axes.imshow(image)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, color=colour, fontweight="bold")
@@ -115,7 +81,7 @@ def picture(axes, image, title, colour):
 
 
 def answer(axes, lines):
-    """The answer column, from (height, text, colour, size) of each line."""
+    """Write the column of answers from (height, text, colour, size) of each line."""
     axes.axis("off")
     for height, text, colour, size in lines:
         weight = "bold" if size > 12 else "normal"
@@ -123,7 +89,7 @@ def answer(axes, lines):
 
 
 def draw(model, pair, site):
-    """The figure: 8 inches wide, the grids show the question's own tokens only."""
+    """Draw the figure, 8 inches wide, whose grids show only the tokens of the question."""
     inputs = model.inputs(pair.image("clean"), pair.prompt)
     asked = [i for i, span in enumerate(inputs.spans) if span is not None]
     words = [inputs.tokens[i] for i in asked]
@@ -186,5 +152,7 @@ if __name__ == "__main__":
     torch.set_grad_enabled(False)
     blip = load_model(sys.argv[1] if len(sys.argv) > 1 else "blip-mini", "cpu")
     example = find_example(blip)
-    draw(blip, *example).savefig(OUT)
-    print(f"{OUT}: {example[0].pair_id}, {example[1]}")
+    best = example.best
+    site = PlacedSite(COMPONENT, best["layer"], None, (best["position"],), best["role"])
+    draw(blip, example.pair, site).savefig(OUT)
+    print(f"{OUT}: {example.pair.pair_id}, {site}")

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 import pandas as pd
 import typer
 
+from ..choices import CorruptionName, Direction, Donor, EngineName, NoisePlace, Quantization
 from ..errors import NoticeError
+from ..files import refuse_unwritable, write_atomically
 from . import pairs as cli_pairs
 from .options import Device, Number, Seed, Set
 
@@ -16,16 +18,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="Activation patching of vision-language models on semantic pairs.",
 )
 app.add_typer(cli_pairs.app, name="pairs")
 
 
-Corruption = Literal["image", "text", "noise"]
-NoisePlace = Literal["patch_embeddings", "tower_output"]
 Rule = Literal["signed", "max_t", "paper", "abs_of_mean"]
 Engine = Annotated[
-    Literal["fast", "reference"],
+    EngineName,
     typer.Option(help="reference works for models that the fast engine refuses, but is slow."),
 ]
 Dtype = Annotated[
@@ -65,6 +66,34 @@ def info(model: Annotated[str | None, typer.Argument(help="Describe this model, 
 
 
 @app.command()
+def demo(
+    model: Annotated[str, typer.Option(help="blip-mini or llava-mini.")] = "blip-mini",
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("notice-demo.png"),
+):
+    """Turn the answer of a small model around by patching one activation.
+
+    It shows a pair of pictures, the model's answers, and the one activation that gives the corrupt
+    picture the clean answer. It takes seconds and needs no network.
+
+    Example: notice demo --model llava-mini --out llava.png
+    """
+    refuse_unwritable(out)
+    from transformers.utils.logging import disable_progress_bar
+
+    from ..demo import describe, draw, find_example
+    from ..loading import load_model
+
+    disable_progress_bar()
+    vlm = load_model(model, "cpu")
+    example = find_example(vlm)
+    write_atomically(out, lambda path: draw(example).savefig(path, format="png"))
+    print(describe(example))
+    print(f"Picture: {out}")
+    print("Next, patch every head of the component that reads the picture, on eight pairs:")
+    print(f"  notice sweep {model} svo heads --n 8 --component {vlm.image_component} --per-head")
+
+
+@app.command()
 def sweep(
     model: Name,
     pairs: Set,
@@ -83,7 +112,7 @@ def sweep(
         ),
     ] = "each",
     corruption: Annotated[
-        Corruption,
+        CorruptionName,
         typer.Option(
             help="How the corrupt run differs: image (SIP), text (STR), or noise (Gaussian)."
         ),
@@ -96,11 +125,11 @@ def sweep(
     ] = 3.0,
     noise_draws: Annotated[int, typer.Option(help="Noise draws for each pair.")] = 10,
     donor: Annotated[
-        Literal["own", "unrelated"],
+        Donor,
         typer.Option(help="unrelated copies from another scene, which gives a null distribution."),
     ] = "own",
     direction: Annotated[
-        Literal["denoise", "noise"],
+        Direction,
         typer.Option(help="denoise: clean into corrupt; noise: corrupt into clean."),
     ] = "denoise",
     n: Number = None,
@@ -260,7 +289,7 @@ def reproduce(
     ] = None,
     dtype: Dtype = None,
     quantization: Annotated[
-        Literal["nf4"] | None,
+        Quantization | None,
         typer.Option(help="4-bit weights, which the published code uses for LLaVA."),
     ] = None,
     engine: Engine = "fast",
