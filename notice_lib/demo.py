@@ -94,9 +94,10 @@ def draw(example: Example) -> AltFigure:
     tokens = [_label(token) for token in table.drop_duplicates("position")["token"]]
     with style():
         figure = AltFigure(figsize=(WIDTH, WIDTH * 1.55))
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.5))
-        clean, corrupt = upper.subplots(1, 2)
-        axes = lower.subplots()
+        parts = figure.subplot_mosaic(
+            [["clean", "corrupt"], ["map", "map"]], height_ratios=(1, 1.5)
+        )
+    clean, corrupt, axes = parts.values()
     figure.suptitle(pair.prompt)
     draw_picture(clean, pair.image("clean"))
     draw_picture(corrupt, pair.image("corrupt"))

@@ -184,9 +184,7 @@ def test_a_failing_cell_is_named_with_its_message(book):
     assert "two: FAILED after " in built.stdout
     cell = built.stdout.partition("The cell at book/two.md:8, its code until line 3:\n")[2]
     assert cell.startswith('    with open("../runs.log", "a") as log:\n')
-    last = (
-        "    raise ValueError('no head is left')\nValueError: no head is left\nThe whole log: "
-    )
+    last = "    raise ValueError('no head is left')\nValueError: no head is left\nThe whole log: "
     assert last in cell and "Traceback" not in cell
     log = book / "_build" / "chapters" / "two" / "log.txt"
     assert str(log.relative_to(book)) in cell and "ValueError" in log.read_text()
