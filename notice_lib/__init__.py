@@ -10,6 +10,7 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "NoticeError": "errors",
+    "checkpoint_dir": "paths",
     "data_dir": "paths",
     "PairSet": "pairs",
     "SemanticPair": "pairs",

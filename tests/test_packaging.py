@@ -1,21 +1,33 @@
 """The package as others get it: its ranges and pins, its wheel, and how fast it imports."""
 
+import functools
 import hashlib
+import http.server
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import tomllib
 import venv
+import zipfile
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from notice_lib.corruption import inpainters
+from notice_lib.models import load as models
+from notice_lib.released import read_manifest
 from tools.colab_packages import replaced
+from tools.release_files import CHECKPOINTS, IN_THE_WHEEL, copy, manifest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -39,6 +51,12 @@ COLAB = {
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 PATCH_ONE_PAIR = """
 import json
+import socket
+
+def refuse(*_):
+    raise OSError("the test has no network")
+
+socket.socket.connect = socket.getaddrinfo = refuse
 import notice_lib
 import transformers
 from notice_lib import Site, load_model, load_pairs, sweep
@@ -95,11 +113,14 @@ def test_conda_environment_agrees_with_pyproject_and_constraints():
     versions = Requirement(f"python{PROJECT['requires-python']}").specifier
     assert versions.contains(python.split("=")[1])
     (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
-    assert pip[:2] == ["--constraint constraints.txt", "--editable .[book,test]"]
+    assert pip[:2] == ["--constraint constraints.txt", "--editable .[book]"]
     for text in pip[2:]:
         name, version = text.split("==")
         assert pins()[name] == version
-        assert any(r.name == name and r.specifier.contains(version) for r in requirements("book"))
+        assert any(r.name == name for r in requirements("book", "test"))
+    # What executes notebooks; nothing else that only tests need.
+    only_tests = {r.name for r in requirements("test")} - {r.name for r in requirements("book")}
+    assert only_tests & {text.split("==")[0] for text in pip} == {"nbmake", "papermill"}
 
 
 def test_binder_and_devcontainer_agree_with_the_conda_environment():
@@ -141,6 +162,11 @@ def test_citation_names_the_paper():
     assert paper["doi"] in (ROOT / "book" / "references.bib").read_text()
 
 
+def test_the_manifest_lists_the_files_that_a_wheel_lacks():
+    assert read_manifest(CHECKPOINTS) == manifest(CHECKPOINTS), "python tools/release_files.py"
+    assert {*read_manifest(CHECKPOINTS), *IN_THE_WHEEL} == {*models.EMBEDDED, *inpainters.EMBEDDED}
+
+
 def test_import_is_quick_and_loads_no_torch():
     code = "import sys, time; t = time.perf_counter(); import notice_lib; " + (
         "print(time.perf_counter() - t, 'torch' in sys.modules)"
@@ -150,12 +176,97 @@ def test_import_is_quick_and_loads_no_torch():
     assert answer[1] == "False"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT]
+def built(root, folder):
+    """The wheel of a project."""
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, root]
     subprocess.run([*PIP, *build], check=True)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return built(ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """A release: its wheel, the folder of its files, and the port at which it expects these."""
+    root = tmp_path_factory.mktemp("release")
+    for name in ("notice_lib", "data"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "LICENSE", "pyproject.toml", "tools/wheel_contents.py"):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = (root / "pyproject.toml").read_text()
+    text = re.sub(r'^version = ".*"', 'version = "1.2.3"', text, flags=re.M)
+    text = re.sub(
+        r'^Repository = ".*"', f'Repository = "http://127.0.0.1:{port}/book"', text, flags=re.M
+    )
+    (root / "pyproject.toml").write_text(text)
+    copy(CHECKPOINTS, root / "served" / "book" / "releases" / "download" / "v1.2.3")
+    return SimpleNamespace(wheel=built(root, root / "wheel"), files=root / "served", port=port)
+
+
+@contextmanager
+def server(folder, port):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+def checkpoints_in(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    found = [
+        re.fullmatch(r"notice_lib/data/checkpoints/([\w-]+)/config.json", name) for name in names
+    ]
+    return {match[1] for match in found if match}
+
+
+def test_a_wheel_holds_all_checkpoints_and_that_of_a_release_two(wheel, release):
+    assert checkpoints_in(wheel) == {*IN_THE_WHEEL, *read_manifest(CHECKPOINTS)}
+    assert checkpoints_in(release.wheel) == set(IN_THE_WHEEL)
+    assert release.wheel.stat().st_size < 25e6 < wheel.stat().st_size
+
+
+def test_the_wheel_of_a_release_gets_the_rest_on_first_use(release, tmp_path):
+    python = installed(release.wheel, tmp_path / "env")
+    assert patch_one_pair(python, tmp_path)["rows"] == 1  # the embedded default, without a network
+    cache = tmp_path / "hub" / "assets" / "notice-lib" / "checkpoints" / "blip-mini-noise"
+
+    def load():
+        code = "import notice_lib; print(notice_lib.load_model('blip-mini-noise').n_layers)"
+        settings = os.environ | {"HF_HOME": str(tmp_path / "hub")}
+        command = [python, "-I", "-c", code]
+        return subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True)
+
+    def kept():
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in cache.iterdir()
+        }
+
+    offline = load()
+    assert offline.returncode == 1 and not list(cache.iterdir())
+    said = offline.stderr.splitlines()[-1]
+    assert "NoticeError: blip-mini-noise is not part of this package, and http://" in said
+    assert "Connection refused" in said and "Try again with a network" in said
+
+    wanted = read_manifest(CHECKPOINTS)["blip-mini-noise"]
+    changed = shutil.copytree(release.files, tmp_path / "changed")
+    next(changed.rglob("blip-mini-noise.model.safetensors")).write_bytes(b"something else")
+    with server(changed, release.port):
+        refused = load()
+    assert refused.returncode == 1 and "invalid hash value" in refused.stderr
+    assert kept() == {n: digest for n, digest in wanted.items() if n < "model.safetensors"}
+
+    with server(release.files, release.port):
+        assert load().stdout == "6\n"
+    assert kept() == wanted
+    assert load().stdout == "6\n"  # from the cache
 
 
 def installed(wheel, folder):

@@ -19,7 +19,7 @@ SETUP_CELL = re.compile(
     r"^```\{code-cell\}[^\n]*\n(?:(?!```).*\n)*?:?tags: .*colab-setup.*\n(?:(?!```).*\n)*```\n",
     re.MULTILINE,
 )
-LINKING = ("README.md", "CITATION.cff", "book/runtimes.md")
+LINKING = ("README.md", "CITATION.cff", "pyproject.toml", "book/runtimes.md")
 REPOSITORY = re.compile(
     r"//(github\.com|colab\.research\.google\.com/github|mybinder\.org/v2/gh)/[\w-]+/[\w.-]*\w"
 )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import NoticeError
 from ..pairs.prompts import words_of
-from ..paths import data_dir
+from ..paths import checkpoint_dir
 
 EMBEDDED = ("inpaint-mini",)
 Box = tuple[int, int, int, int]
@@ -57,7 +57,7 @@ def load_inpainter(name: str | Path = "inpaint-mini", device: str | None = None)
         ) from None
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = data_dir() / "checkpoints" / name if name in EMBEDDED else Path(name)
+    source = checkpoint_dir(str(name)) if name in EMBEDDED else Path(name)
     if (source / "words.json").is_file():
         return WordInpainter.load(source, device)
     try:

@@ -1,0 +1,48 @@
+"""List the files of those checkpoints that a release's wheel lacks, and copy them for the release.
+
+python tools/release_files.py                # writes data/checkpoints/released.json
+python tools/release_files.py --out FOLDER   # copies the files under their names in a release
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from notice_lib.files import sha256
+from notice_lib.released import MANIFEST, asset, read_manifest
+
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
+IN_THE_WHEEL = ("blip-mini", "llava-mini")
+
+
+def manifest(checkpoints: Path) -> dict[str, dict[str, str]]:
+    """Return {checkpoint: {file: SHA-256}} of the checkpoints that the wheel lacks."""
+    return {
+        folder.name: {path.name: sha256(path) for path in sorted(folder.iterdir())}
+        for folder in sorted(checkpoints.iterdir())
+        if (folder / "config.json").is_file() and folder.name not in IN_THE_WHEEL
+    }
+
+
+def copy(checkpoints: Path, out: Path) -> None:
+    """Copy the files of the manifest into one folder, under their names in a release."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, files in read_manifest(checkpoints).items():
+        for file in files:
+            shutil.copy(checkpoints / name / file, out / asset(name, file))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="folder for copies of the files")
+    args = parser.parse_args()
+    if args.out:
+        copy(CHECKPOINTS, args.out)
+        return
+    text = json.dumps(manifest(CHECKPOINTS), indent=1) + "\n"
+    (CHECKPOINTS / MANIFEST).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
