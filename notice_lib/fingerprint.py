@@ -1,4 +1,4 @@
-"""Short hashes that tell models, pair sets and lists of sites apart."""
+"""Short hashes by which models, pair sets and lists of sites are recognised."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ _SAMPLES = 64
 
 
 def of_model(model) -> str:
-    """Of an adapter's configuration and of up to 64 values of each of its parameters."""
+    """The hash of a model's configuration and of up to 64 values of each of its parameters."""
     digest = hashlib.sha256(model.model.config.to_json_string().encode())
     for name, parameter in sorted(model.model.named_parameters()):
         flat = parameter.detach().flatten()
@@ -22,7 +22,7 @@ def of_model(model) -> str:
 
 
 def of_pairs(pairs: PairSet) -> str:
-    """Of the pairs in their order, the bytes of their images, and the vocabulary."""
+    """The hash of the pairs in their order, the bytes of their images, and the vocabulary."""
     digest = hashlib.sha256()
     images: dict[Path, str] = {}
     for pair in pairs:
@@ -41,7 +41,7 @@ def of_pairs(pairs: PairSet) -> str:
 
 
 def of_masks(pairs: PairSet) -> str:
-    """Of the bytes of the pairs' masks, in their order."""
+    """The hash of the bytes of the pairs' masks, in the pairs' order."""
     digest = hashlib.sha256()
     for pair in pairs:
         for path in (pair.clean_masks, pair.corrupt_masks):
@@ -50,5 +50,5 @@ def of_masks(pairs: PairSet) -> str:
 
 
 def of_sites(sites: Iterable) -> str:
-    """Of sites in their order."""
+    """The hash of sites in their order."""
     return hashlib.sha256(json.dumps([asdict(site) for site in sites]).encode()).hexdigest()[:16]

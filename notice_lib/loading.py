@@ -1,12 +1,11 @@
-"""Loading a model, which proves itself before it is used."""
+"""Loading a model, which must prove itself before it is used."""
 
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from .errors import NoticeError
+from .choices import Attention, EngineName, Quantization, check_choice
 from .models.base import VLM
 from .models.decoder import DecoderOnly
 from .models.load import read_model, step
@@ -17,37 +16,37 @@ def load_model(
     name: str | Path,
     device: str | None = None,
     dtype: torch.dtype | None = None,
-    attention: Literal["eager", "sdpa"] = "eager",
-    quantization: Literal["nf4"] | None = None,
-    engine: Literal["fast", "reference"] = "fast",
+    attention: Attention = "eager",
+    quantization: Quantization | None = None,
+    engine: EngineName = "fast",
     check: bool = True,
 ) -> VLM:
     """Load a vision-language model behind the library's interface.
 
     Args:
-        name: "blip-mini", "llava-mini" or "blip-mini-noise" (they travel with the library), a local
+        name: "blip-mini", "llava-mini" or "blip-mini-noise" (they come with the library), a local
             folder, or a hub id: "Salesforce/blip-vqa-base", "Salesforce/blip-vqa-capfilt-large",
             "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf", or another decoder-only model
             of `AutoModelForImageTextToText` (LLaVA-NeXT, Qwen2-VL, SmolVLM, Gemma 3, ...).
-        device: "cpu", "cuda", ...; None takes a GPU where there is one. "auto" spreads a model that
+        device: "cpu", "cuda", ...; None takes a GPU if there is one. "auto" spreads a model that
             is larger than one GPU over all of them (accelerate's device map).
-        dtype: None takes float32 on a CPU and the checkpoint's own on a GPU.
-        attention: "eager" returns attention maps; "sdpa" is faster where images have many tokens,
-            for LLaVA (BLIP's text has eager attention only).
+        dtype: None takes float32 on a CPU and the checkpoint's dtype on a GPU.
+        attention: "eager" returns attention maps; "sdpa" is faster for images of many tokens in
+            LLaVA (BLIP's text has eager attention only).
         quantization: "nf4" keeps the weights of linear layers in 4 bits and computes in bfloat16,
-            as the published code does for LLaVA. Needs bitsandbytes and a GPU.
-        engine: "fast", or "reference" for a model that the fast engine refuses: each patched run is
-            one full forward then.
-        check: whether the model proves itself on a random image (`notice_lib.verify`: about twelve
-            forwards, seconds for a small model). Sweeps say in their settings if it did not.
+            as the published code does for LLaVA. It needs bitsandbytes and a GPU.
+        engine: "fast", or "reference" for a model that the fast engine refuses. Then each patched
+            run is one full forward.
+        check: whether the model must prove itself on a random image (`notice_lib.verify`: about
+            twelve forwards, seconds for a small model). Sweeps record in their settings whether it
+            did.
 
     Raises:
         NoticeError: there is no such checkpoint, its family is not supported or fails its
-            self-check, a processor or the model raises something (the cause is told in full), it
-            does not fit on the GPUs, or 4-bit weights cannot be had here or of it.
+            self-check, its processor or the model raises an error (the message quotes it), it does
+            not fit on the GPUs, or 4-bit weights are not available here or for this model.
     """
-    if engine not in ("fast", "reference"):
-        raise NoticeError(f"engine is 'fast' or 'reference', not {engine!r}.")
+    check_choice("engine", engine, EngineName)
     model = read_model(name, device, dtype, attention, quantization)
     if engine == "reference":
         model.engine = engine
@@ -60,11 +59,11 @@ def load_model(
             check_heads(model, inputs)
     elif check:
         with step(name, "comparing its engine with the reference"):
-            found = verify(model, inputs)
-        if found.unproved:
+            unproved = verify(model, inputs).unproved
+        if unproved:
             warnings.warn(
-                f"{str(name)!r}: some kinds of layers could not be proved in float64, so that in "
-                f"half precision they are unverified: {'; '.join(found.unproved)}",
+                f"{str(name)!r}: some kinds of layers could not be compared with the reference in "
+                f"float64, so in half precision they are unverified: {'; '.join(unproved)}",
                 stacklevel=2,
             )
     return model

@@ -1,4 +1,4 @@
-"""Where numbers come from: machine, versions, state of the library's code."""
+"""Where numbers come from: the machine, the versions, and the state of the library's code."""
 
 import os
 import platform
@@ -21,21 +21,24 @@ PACKAGES = (
 
 
 def machine(device: torch.device) -> str:
-    """The GPU, where the device is one; processor, cores and memory."""
+    """The GPU (if the device is one), the processor, its cores, and the memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return f"{gpu}{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB"
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of CUDA where torch has it, and of `PACKAGES`."""
-    found = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    return found | ({"cuda": torch.version.cuda} if torch.version.cuda else {})
+    """The versions of Python, of `PACKAGES`, and of CUDA if torch was built with it."""
+    cuda = {"cuda": torch.version.cuda} if torch.version.cuda else {}
+    packages = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | packages | cuda
 
 
 def commit() -> str | None:
-    """The commit of the library's checkout, with "-dirty" where its code was changed since; None
-    for an installed library."""
+    """The commit of the library's checkout, or None if the library was installed.
+
+    It ends in "-dirty" if the library's code was changed since.
+    """
     package = Path(__file__).resolve().parent
     if not (package.parent / ".git").exists():
         return None

@@ -236,7 +236,7 @@ def test_the_correction_agrees_with_single_runs(build, runs):
 
 def test_only_attention_has_queries():
     model, runs = seeded_blip(), blip_runs()["image"]
-    with pytest.raises(NoticeError, match="'mlp' has no queries"):
+    with pytest.raises(NoticeError, match="'mlp' of BLIP has no queries"):
         queries.patch(model, [job_of(runs, [PlacedSite("mlp", 0, None, (1,), "")])])
 
 

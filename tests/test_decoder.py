@@ -293,7 +293,7 @@ def test_regions_are_patches_of_a_square_block():
 def test_regions_need_one_square_of_tokens():
     model, pairs = build("qwen2_vl", torch.float32), load_pairs("svo", n=1)
     region = Site("mlp", 0, None, "image:differs")
-    with pytest.raises(NoticeError, match="no square of tokens of every image"):
+    with pytest.raises(NoticeError, match="does not turn every image into the same square"):
         sweep(model, pairs, [region])
     assert model.grid == 0
     tiled = build("internvl", torch.float32, tiles=4)
@@ -301,7 +301,7 @@ def test_regions_need_one_square_of_tokens():
     inputs = tiled.inputs(wide, PROMPT)
     assert sum(inputs.image_tokens) > tiled.grid**2 == 4
     roles = {"text": tuple("image" if image else "before" for image in inputs.image_tokens)}
-    with pytest.raises(NoticeError, match="no single block of 2 x 2"):
+    with pytest.raises(NoticeError, match="not one block of 2 x 2"):
         place(tiled, [region], roles, {"differs": (0,)})
     square = build("paligemma", torch.float32)
     found = sweep(square, pairs, [region], strict=True)
@@ -319,7 +319,7 @@ def test_images_of_other_sizes_are_no_pair():
     clean = model.inputs(pictures()[0], PROMPT)
     corrupt = model.inputs(Image.new("RGB", (64, 16)), PROMPT)
     assert len(clean) != len(corrupt)
-    with pytest.raises(NoticeError, match="give both images one size"):
+    with pytest.raises(NoticeError, match="give both images the same size"):
         Job(corrupt, clean, alone([PlacedSite("mlp", 0, None, (1,), "")]), ANSWER)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 from seeded import blip_runs, llava_runs, seeded_blip, seeded_llava
 from test_patching import count_hooks
 
+from notice_lib import NoticeError
 from notice_lib.models.base import NOISE_PLACES, AnswerTokens, ImageNoise
 from notice_lib.models.hooks import watch
 from notice_lib.patching import (
@@ -199,6 +200,38 @@ def test_a_run_that_writes_what_is_there_is_not_run(build, runs, corruption, sit
     for module in (blip_plan, decoder_plan):
         monkeypatch.setattr(module, "_run_chunk", None)
     (fast,) = engine.patch(model, [job])
+    assert largest(slow, fast) <= 1e-10
+
+
+@pytest.mark.parametrize("engine_of", [engine, reference], ids=["engine", "reference"])
+@pytest.mark.parametrize(
+    ("site", "culprit"),
+    [
+        (("mlp", 0, None, (24,)), "text stack has 24 tokens in this run.* from 0 to 23"),
+        (("mlp", 0, None, (3, -1)), "text stack has 24 tokens"),
+        (("mlp", 0, None, ()), "text stack has 24 tokens"),
+        (("vision_mlp", 0, None, (17,)), "vision stack has 17 tokens"),
+        (("self_attention", 0, 4, (3,)), "text stack has the heads 0 to 3"),
+        (("mlp", 3, None, (3,)), "text stack of seeded llava has layers 0 to 2"),
+        (("mlp", 0, 1, (3,)), "'mlp' has no heads"),
+    ],
+)
+def test_what_a_run_has_no_place_for_is_refused(engine_of, site, culprit):
+    """Otherwise the engine would write into the next run's tokens."""
+    model, (clean, corrupt) = seeded_llava(), llava_runs()["image"]
+    assert len(clean) == 24
+    sites = [PlacedSite("mlp", 0, None, (3,), ""), PlacedSite(*site, "")]
+    with pytest.raises(NoticeError, match=culprit):
+        engine_of.patch(model, [Job(corrupt, clean, alone(sites), ANSWER)])
+
+
+def test_the_decoder_has_a_token_for_each_that_both_answers_begin_with():
+    model, (clean, corrupt) = seeded_blip(), blip_runs()["image"]
+    job = Job(corrupt, clean, alone([PlacedSite("decoder_mlp", 0, None, (1,), "")]), ANSWER)
+    with pytest.raises(NoticeError, match="decoder stack has 1 tokens"):
+        engine.patch(model, [job])
+    job = replace(job, answer=AnswerTokens((40,), 30, 31))
+    (slow,), (fast,) = reference.patch(model, [job]), engine.patch(model, [job])
     assert largest(slow, fast) <= 1e-10
 
 

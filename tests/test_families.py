@@ -256,7 +256,7 @@ def test_packed_attention_is_attention(heads_of_mask, softcap):
         expected.append((scores.softmax(-1) @ v).transpose(1, 2))
     assert torch.allclose(found, torch.cat(expected, 1), atol=1e-12, rtol=0)
     last = suffixes.last
-    asked, _ = packed.WholeRuns(base, suffixes, each=1, own=(key, value))(
+    asked, _ = packed.WholeRuns(base, suffixes, each=1, of_rows=(key, value))(
         query[:, :, last], None, None, None, arguments
     )
     assert torch.allclose(asked, found[:, last], atol=1e-12, rtol=0)
@@ -336,7 +336,7 @@ def test_a_model_that_answers_otherwise_in_a_batch_is_refused(monkeypatch):
     monkeypatch.setattr(
         Llava, "batch_logits", lambda self, given, *rest: batch(self, given, *rest).flip(0)
     )
-    with pytest.raises(NoticeError, match="between two images in one forward and each alone"):
+    with pytest.raises(NoticeError, match="between two images in one forward and each image alone"):
         verify(model)
 
 

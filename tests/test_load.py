@@ -157,7 +157,7 @@ def test_a_device_that_there_is_not_is_named(monkeypatch):
     with pytest.raises(NoticeError, match="no device 'cudda'"):
         load_model("blip-mini", device="cudda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(NoticeError, match="'cuda:1' cannot be had"):
+    with pytest.raises(NoticeError, match="'cuda:1' cannot be used"):
         load_model("blip-mini", device="cuda:1")
 
 
@@ -223,7 +223,9 @@ def test_a_tower_without_a_class_token_is_patched_where_one_says(tmp_path):
     model, pairs = load_model(tmp_path, device="cpu"), load_pairs("svo", n=2)
     each = sweep(model, pairs, [Site("vision_mlp", 0)], strict=True).patched
     assert len(each) == 2 * 16 and set(each.role) == {"image"}
-    with pytest.raises(NoticeError, match="no token has that role"):
+    with pytest.raises(
+        NoticeError, match="no token of the vision stack has that role; its roles are image"
+    ):
         sweep(model, pairs, [Site("vision_mlp", 0, None, "class")], strict=True)
     parts = sweep(model, pairs, [Site("vision_mlp", 0, None, f"image:{where}")
                                  for where in ("differs", "elsewhere")], strict=True)  # fmt: skip

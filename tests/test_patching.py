@@ -1,10 +1,12 @@
 """What must always hold of activation patching, on seeded random models in float64."""
 
+import numpy as np
 import pytest
 import torch
 from seeded import blip_runs, llava_runs, seeded_blip, seeded_llava
 
 from notice_lib import NoticeError
+from notice_lib.fingerprint import of_sites
 from notice_lib.patching import Circuit, PlacedSite, Site, place, site_grid
 from notice_lib.patching.reference import patched_logits, record
 from notice_lib.patching.sites import check_sites
@@ -202,3 +204,27 @@ def test_a_circuit_is_one_patch():
 def test_impossible_sites_are_refused_by_name(site, named):
     with pytest.raises(NoticeError, match=named):
         check_sites(seeded_blip(), [site])
+
+
+@pytest.mark.parametrize(
+    ("site", "named"),
+    [
+        (Site("mlp", 0, None, 9), "text stack has 9 tokens in this run.* from 0 to 8"),
+        (Site("mlp", 0, None, -1), "text stack has 9 tokens"),
+        (Site("decoder_mlp", 0, None, 2), "decoder stack has 2 tokens"),
+        (Site("vision_mlp", 0, None, "correct"), "its roles are class, image"),
+    ],
+)
+def test_a_position_beyond_the_stacks_tokens_is_refused_by_name(site, named):
+    with pytest.raises(NoticeError, match=named):
+        positions_of(site)
+
+
+def test_numpys_integers_are_integers_and_fractions_are_none():
+    site = Site("mlp", np.int64(2), np.int32(1), np.uint8(3))
+    assert site == Site("mlp", 2, 1, 3)
+    assert {type(value) for value in (site.layer, site.head, site.position)} == {int}
+    assert of_sites([site]) == of_sites([Site("mlp", 2, 1, 3)])
+    for wrong in (("mlp", 1.0), ("mlp", 0, "2"), ("mlp", 0, None, None), ("mlp", None)):
+        with pytest.raises(NoticeError, match="is not a whole number"):
+            Site(*wrong)

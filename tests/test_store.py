@@ -63,7 +63,9 @@ def test_a_sweep_of_another_schema_or_none_is_refused(tmp_path):
         read_sweep(tmp_path)
     old = a_sweep()
     write_sweep(replace(old, settings=old.settings | {"schema": 0}), tmp_path)
-    with pytest.raises(NoticeError, match=f"schema 0, this version reads {SCHEMA}"):
+    with pytest.raises(
+        NoticeError, match=f"schema 0, but this version of the library reads schema {SCHEMA}"
+    ):
         read_sweep(tmp_path)
 
 

@@ -164,7 +164,7 @@ def _weights(model: VLM, output: tuple) -> torch.Tensor:
     """An attention's weights (1, H, T, keys), from what it returns."""
     if output[1] is None:
         raise NoticeError(
-            f"{model.name or model.family} never forms its attention weights. "
+            f"{model} never forms its attention weights. "
             'Load it with load_model(..., attention="eager").'
         )
     return output[1]

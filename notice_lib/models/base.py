@@ -6,12 +6,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
-from typing import Any, Literal
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
 
+from ..choices import EngineName, NoisePlace
 from ..errors import NoticeError
 from ..pairs.prompts import OptionSpans, Span
 from .hooks import HookPoint, hook
@@ -32,23 +33,25 @@ ROLES = (
 )
 """What a token is to a two-choice question.
 
-start and end are what the model's template puts before and after the prompt; before, between and
-after are the prompt's words around the options; last is the last token of all. In the vision tower
-a token is the class token or an image patch.
+start and end are the tokens that the model's template puts before and after the prompt. before,
+between and after are the prompt's words around the options. last is the very last token. In the
+vision tower, a token is the class token or an image patch.
 """
 
-NOISE_PLACES = ("patch_embeddings", "tower_output")
-"""Where noise can be added to an image: to the embeddings of its patches, or to what the vision
-tower gives to the text."""
+NOISE_PLACES: tuple[NoisePlace, ...] = get_args(NoisePlace)
+"""Where noise can be added to an image."""
+
+TOWER_COMPONENTS = ("vision_self_attention", "vision_mlp", "vision_layer_output")
+"""What can be patched in each layer of a vision tower."""
 
 
 @dataclass(frozen=True)
 class ImageNoise:
-    """Noise that is added in a run.
+    """Noise that is added to an image in one run.
 
     Attributes:
         at: one of `NOISE_PLACES`.
-        values: (1, tokens, width), in the model's dtype.
+        values: the noise in the model's dtype, (1, tokens, width).
     """
 
     at: str
@@ -60,13 +63,13 @@ class Inputs:
     """One run's input.
 
     Attributes:
-        pixel_values: (1, 3, height, width), or what else the model's processor makes of an image.
-        input_ids: (1, T), image tokens included where the family has them.
-        spans: T character ranges in the prompt; None for special and template tokens.
+        pixel_values: (1, 3, height, width), or whatever the model's processor makes of an image.
+        input_ids: (1, T), including the image's tokens if the family has them.
+        spans: each token's character range in the prompt; None for special and template tokens.
         tokens: T token strings.
-        image_tokens: T booleans.
+        image_tokens: T booleans, true for tokens that stand for the image.
         noise: what is added to the image's activations; None for nothing.
-        extra: further tensors that the model's forward takes by name, as its processor gave them.
+        extra: further tensors that the processor gave and the model's forward takes by name.
     """
 
     pixel_values: torch.Tensor
@@ -99,11 +102,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class AnswerTokens:
-    """Where the two answers are told apart.
+    """The tokens by which two answers are told apart.
 
     Attributes:
-        prefix: ids that both answers begin with (mostly none); they are fed to the model.
-        correct, incorrect: the first ids that differ; their logits are the answers' scores.
+        prefix: the ids that both answers begin with (mostly none). The model reads them first.
+        correct, incorrect: the first ids that differ. Their logits are the answers' scores.
     """
 
     prefix: tuple[int, ...]
@@ -116,8 +119,8 @@ class Stack:
     """Layers of one kind that follow each other.
 
     Attributes:
-        components: what can be patched in each layer; `*_attention` per head too.
-        n_layers, n_heads: its size.
+        components: what can be patched in each layer; attention also by single heads.
+        n_layers, n_heads: the number of layers, and of heads in each.
     """
 
     components: tuple[str, ...]
@@ -129,30 +132,31 @@ class VLM(ABC):
     """An unmodified Hugging Face model and its processor, behind one small interface.
 
     Attributes:
-        name: what it was loaded as.
+        name: the name that it was loaded by.
         model: the Hugging Face model, in evaluation mode.
         processor: its processor, or None (then only prepared `Inputs` can be run).
         family: "blip", "llava", or "decoder" (any other decoder-only model).
-        engine: "fast", or "reference" for a model that only one full forward a site can patch.
-        checked: whether the model proved itself when it was loaded (`notice_lib.verify`).
-        fitting_tokens: tokens of patched runs that fit in memory at once, once more did not.
+        engine: "fast", or "reference" for a model that is patched by full forwards.
+        checked: whether it passed its self-check (`notice_lib.verify`).
+        fitting_tokens: how many tokens of patched runs fit in memory at once; None until more did
+            not fit.
         stacks: in the order in which a run passes them: "vision", the tower; "text", BLIP's
-            question encoder or LLaVA's language model; BLIP's answer "decoder".
-        components, n_layers, n_heads: of the text stack.
+            question encoder or LLaVA's language model; "decoder", BLIP's answer decoder.
+        components, n_layers, n_heads: those of the text stack.
         grid, image_size: image patches and pixels per side of the vision tower. In the family
-            "decoder", image tokens per side, or 0 where they are no square that is always the same.
+            "decoder", image tokens per side, or 0 if they are not the same square for every image.
     """
 
     family: str
     stacks: dict[str, Stack]
     image_component: str
-    """Which component of the text stack reads the image."""
-    engine: Literal["fast", "reference"] = "fast"
+    """The component of the text stack that reads the image."""
+    engine: EngineName = "fast"
     class_tokens: int = 1
-    """Tokens of the vision tower that stand before the image's patches."""
+    """How many tokens of the vision tower stand before the image's patches."""
 
     def __init__(self, model: torch.nn.Module, processor=None, name: str = ""):
-        # Any: the attributes of Hugging Face's models are known to no type checker.
+        # Any, since no type checker knows the attributes of Hugging Face's models.
         self.model: Any = model.eval()
         self.processor = processor
         self.name = name
@@ -161,6 +165,10 @@ class VLM(ABC):
         self.stacks = self._stacks(model.config)
         self.image_size, self.grid = self._image_shape(model.config)
 
+    def __str__(self) -> str:
+        """What messages call the model."""
+        return self.name or f"this {self.family} model"
+
     @property
     def components(self) -> tuple[str, ...]:
         """What can be patched in each layer of the text stack."""
@@ -168,12 +176,12 @@ class VLM(ABC):
 
     @property
     def n_layers(self) -> int:
-        """Of the text stack."""
+        """The number of the text stack's layers."""
         return self.stacks["text"].n_layers
 
     @property
     def n_heads(self) -> int:
-        """Of the text stack."""
+        """The number of heads in each layer of the text stack."""
         return self.stacks["text"].n_heads
 
     @contextmanager
@@ -186,21 +194,21 @@ class VLM(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs go."""
+        """The device of the inputs."""
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
+        """The dtype of weights and activations."""
         return next(self.model.parameters()).dtype
 
     @abstractmethod
     def inputs(self, image: Image.Image, prompt: str) -> Inputs:
-        """Process one image and one prompt; never padded."""
+        """Process one image and one prompt, without padding."""
 
     @abstractmethod
     def logits(self, inputs: Inputs, prefix: tuple[int, ...] = ()) -> torch.Tensor:
-        """(vocabulary,) logits of the answer's next token after `prefix`: one full forward."""
+        """(vocabulary,) logits of the answer's next token after `prefix`, by one full forward."""
 
     @abstractmethod
     def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
@@ -208,67 +216,77 @@ class VLM(ABC):
 
     @abstractmethod
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
-        """Ids of an answer in the surface form in which the model writes it after the prompt."""
+        """The ids of an answer in the form in which the model writes it after the prompt."""
 
     @property
     @abstractmethod
     def attention_modules(self) -> Sequence[torch.nn.Module]:
-        """For each layer of the text stack, the module of `image_component`; it returns (output,
-        weights (N, H, T, keys)), where attention is eager."""
+        """For each layer of the text stack, the module of `image_component`.
+
+        If attention is eager, it returns its output and its weights (N, H, T, keys).
+        """
 
     @abstractmethod
     def image_attention(
         self, weights: torch.Tensor, inputs: Inputs
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention to the image, of one layer's weights (..., keys): (..., patches) to its patches
-        and (...) to its class token, zero where the text does not see one."""
+        """Attention to the image, from one layer's weights (..., keys).
+
+        Returns:
+            (..., patches) attention to the patches, and (...) attention to the class token, which
+            is zero if the text does not see one.
+        """
 
     @property
     @abstractmethod
     def patches_point(self) -> HookPoint:
-        """Where the image's patches leave the vision tower."""
+        """The point at which the image's patches leave the vision tower."""
 
     @abstractmethod
     def patch_states(self, states: torch.Tensor, inputs: Inputs) -> torch.Tensor:
-        """The patches (patches, width) of a run's activation (tokens, width) at `patches_point`."""
+        """(patches, width) the patches of a run's activation (tokens, width) at `patches_point`."""
 
     @abstractmethod
     def query_point(self, component: str, layer: int) -> HookPoint:
-        """Where the queries of a text layer's attention are read and written: head h's are the h-th
-        of n_heads slices.
+        """The point at which the queries of a text layer's attention are read and written.
+
+        Head h's queries are the h-th of n_heads slices.
 
         Raises:
-            NoticeError: the component has no queries of its own.
+            NoticeError: the component has no separate queries.
         """
 
     @property
     @abstractmethod
     def tower_layers(self) -> torch.nn.ModuleList:
-        """The vision tower's layers, (N, 1 + patches, D_v) -> (N, 1 + patches, D_v), up to the last
-        one that the text sees."""
+        """The vision tower's layers up to the last one that the text sees.
+
+        Each maps (N, class token + patches, D_v) to the same shape.
+        """
 
     @abstractmethod
     def image_states(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the text reads, from the output (N, 1 + patches, D_v) of the last of `tower_layers`:
-        (N, image tokens, D)."""
+        """(N, image tokens, D) what the text reads of the image.
+
+        Args:
+            hidden: the output of the last of `tower_layers`, (N, class token + patches, D_v).
+        """
 
     def stack_of(self, component: str) -> str:
         """The name of the stack that has a component.
 
         Raises:
-            NoticeError: none has.
+            NoticeError: no stack has it.
         """
         for name, stack in self.stacks.items():
             if component in stack.components:
                 return name
         others = (name for stack in self.stacks.values() for name in stack.components)
         known = ", ".join(dict.fromkeys([*self.components, *others]))
-        raise NoticeError(
-            f"{self.name or self.family} has no component {component!r}; it has {known}."
-        )
+        raise NoticeError(f"{self} has no component {component!r}; it has {known}.")
 
     def hook_point(self, component: str, layer: int) -> HookPoint:
-        """Where to read and write a component's activation.
+        """The point at which a component's activation is read and written.
 
         Raises:
             NoticeError: the model has no such component or layer.
@@ -276,14 +294,14 @@ class VLM(ABC):
         name = self.stack_of(component)
         if not 0 <= layer < self.stacks[name].n_layers:
             raise NoticeError(
-                f"Layer {layer} is out of range: the {name} stack of {self.name or self.family} "
-                f"has layers 0 to {self.stacks[name].n_layers - 1}."
+                f"Layer {layer} is out of range: the {name} stack of {self} has layers 0 to "
+                f"{self.stacks[name].n_layers - 1}."
             )
         return self._hook_point(component, layer)
 
     @contextmanager
     def noise(self, runs: Sequence[Inputs]) -> Iterator[None]:
-        """Within this block, a batch of these runs' images gets each run's own noise."""
+        """Within this block, each image in a batch of these runs gets its run's noise."""
         with ExitStack() as stack:
             for place in NOISE_PLACES:
                 noisy = {
@@ -298,7 +316,7 @@ class VLM(ABC):
 
     @abstractmethod
     def noise_point(self, place: str) -> HookPoint:
-        """Where a place of `NOISE_PLACES` is read and written."""
+        """The point at which a place of `NOISE_PLACES` is read and written."""
 
     def answer_tokens(self, prompt: str, correct: str, incorrect: str) -> AnswerTokens:
         """The first tokens in which the two answers differ.
@@ -312,18 +330,18 @@ class VLM(ABC):
             shared += 1
         if shared == min(len(a), len(b)):
             raise NoticeError(
-                f"{self.name or self.family} cannot tell the answers {correct!r} and {incorrect!r} "
-                f"apart: their tokens are {a} and {b}. Use other answer words."
+                f"{self} cannot tell the answers {correct!r} and {incorrect!r} apart: their tokens "
+                f"are {a} and {b}. Use other answer words."
             )
         return AnswerTokens(tuple(a[:shared]), a[shared], b[shared])
 
     @abstractmethod
     def text_tokens(self, prompt: str) -> tuple[tuple[Span | None, ...], tuple[bool, ...]]:
-        """The tokens of a prompt in its template, by the tokenizer alone.
+        """The tokens of a prompt in its template, from the tokenizer alone.
 
         Returns:
-            Each one's character range in the prompt (None outside of it), and whether it stands for
-            the image, which is one token here.
+            For each token, its character range in the prompt (None outside of it), and whether it
+            stands for the image, which is one token here.
         """
 
     def roles(self, inputs: Inputs, spans: OptionSpans) -> tuple[str, ...]:
@@ -331,8 +349,10 @@ class VLM(ABC):
         return _roles(inputs.spans, inputs.image_tokens, spans)
 
     def token_layout(self, prompt: str, spans: OptionSpans) -> tuple[str, ...]:
-        """The roles of a prompt's tokens, the image being one of them: two prompts with the same
-        layout can be compared."""
+        """The roles of a prompt's tokens, with the image as one token.
+
+        Two prompts with the same layout can be compared.
+        """
         return _roles(*self.text_tokens(prompt), spans)
 
     def _image_shape(self, config) -> tuple[int, int]:
@@ -346,7 +366,7 @@ class VLM(ABC):
 
     @abstractmethod
     def _hook_point(self, component: str, layer: int) -> HookPoint:
-        """The module and side of a component that `hook_point` has found to exist."""
+        """As `hook_point`, for a component and layer that exist."""
 
 
 _LOCKS: WeakKeyDictionary[torch.nn.Module, RLock] = WeakKeyDictionary()

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from ..errors import NoticeError
-from .base import VLM, Inputs, Stack
+from .base import TOWER_COMPONENTS, VLM, Inputs, Stack
 from .hooks import HookPoint
 
 
@@ -48,8 +48,8 @@ class Blip(VLM):
 
     @torch.no_grad()
     def logits(self, inputs: Inputs, prefix: tuple[int, ...] = ()) -> torch.Tensor:
-        # The class's own forward hides the answer's logits, so its three parts are called in turn.
-        # No attention masks: nothing is padded (and BLIP drops the decoder's mask anyway).
+        # The model's forward hides the answer's logits, so its three parts are called in turn.
+        # There are no attention masks, since nothing is padded (and BLIP ignores the decoder's).
         start = torch.tensor([[self.model.decoder_start_token_id, *prefix]], device=self.device)
         with self.computing():
             with self.noise([inputs]):
@@ -101,8 +101,8 @@ class Blip(VLM):
         }  # fmt: skip
         if component not in attentions:
             raise NoticeError(
-                f"The component {component!r} has no queries here: take self_attention or "
-                "cross_attention."
+                f"The component {component!r} of BLIP has no queries that can be patched; use "
+                "self_attention or cross_attention."
             )
         return HookPoint(attentions[component].self.query, "output", per_head=True)
 
@@ -120,16 +120,13 @@ class Blip(VLM):
 
     def _stacks(self, config) -> dict[str, Stack]:
         text, vision = config.text_config, config.vision_config
-        own = ("self_attention", "cross_attention", "mlp", "layer_output")
+        components = ("self_attention", "cross_attention", "mlp", "layer_output")
         size = (text.num_hidden_layers, text.num_attention_heads)
+        tower = (vision.num_hidden_layers, vision.num_attention_heads)
         return {
-            "vision": Stack(
-                ("vision_self_attention", "vision_mlp", "vision_layer_output"),
-                vision.num_hidden_layers,
-                vision.num_attention_heads,
-            ),
-            "text": Stack(own, *size),
-            "decoder": Stack(tuple(f"decoder_{component}" for component in own), *size),
+            "vision": Stack(TOWER_COMPONENTS, *tower),
+            "text": Stack(components, *size),
+            "decoder": Stack(tuple(f"decoder_{component}" for component in components), *size),
         }
 
     def _hook_point(self, component: str, layer: int) -> HookPoint:

@@ -17,13 +17,13 @@ from .hooks import HookPoint
 from .text_model import find_text_model, refusal, text_config
 
 DYNAMIC_SIZE = 224
-"""Pixels a side of a blank image where a model's configuration names no image size."""
+"""Pixels per side of a blank image if a model's configuration names no image size."""
 
 
 class DecoderOnly(VLM):
     """Adapter over any `transformers.AutoModelForImageTextToText` that it understands.
 
-    The language model is where the token embeddings are, and there are, with what is patched (H
+    The language model is found beside the token embeddings. Its parts, with what is patched (H
     heads side by side)::
 
         layers[l]                       output: layer_output (the residual stream after it)
@@ -31,19 +31,18 @@ class DecoderOnly(VLM):
             (the MLP)                   output: mlp (before a norm that the family puts behind it)
         norm, lm_head                   the answer
 
-    The prompt goes through the processor's chat template; where there is none, it follows the image
-    token at once. The vision tower cannot be patched.
+    The prompt goes through the processor's chat template. If there is none, it follows directly
+    after the image token. The vision tower cannot be patched.
 
     Raises:
-        NoticeError: the model's parts cannot be told; names what is missing or ambiguous.
+        NoticeError: a part of the model is missing or ambiguous; names it.
     """
 
     family = "decoder"
     no_heads = ""
-    """Why heads cannot be patched one by one, where what enters the output projection is found not
-    to be the heads side by side."""
+    """Why heads cannot be patched one by one; empty if they can, or if nothing is known yet."""
     without_template = "{image}{prompt}"
-    """What a prompt becomes where the processor has no chat template."""
+    """What a prompt becomes if the processor has no chat template."""
     image_component = "self_attention"
     class_tokens = 0
 
@@ -93,13 +92,13 @@ class DecoderOnly(VLM):
         return self.batch_logits([inputs], prefix)[0]
 
     def batch_logits(self, runs: Sequence[Inputs], prefix: tuple[int, ...] = ()) -> torch.Tensor:
-        """(N, vocabulary) logits after `prefix`, of N runs of one layout in one forward."""
+        """(N, vocabulary) logits after `prefix` of N runs with one layout, by one forward."""
         ids = torch.cat([run.input_ids for run in runs])
         ids = torch.cat([ids, ids.new_tensor([prefix] * len(runs)).view(len(runs), -1)], dim=1)
         extra: dict[str, Any] = {
             name: torch.cat([run.extra[name] for run in runs]) for name in runs[0].extra
         }
-        for _ in prefix:  # What the model says of each token: for these, as in its own generation.
+        for _ in prefix:  # Arguments with a value for each token are extended as in generation.
             extra = self.model._update_model_kwargs_for_generation(ModelOutput(), extra)
         if "logits_to_keep" in self._forward_arguments:
             extra["logits_to_keep"] = 1
@@ -132,28 +131,35 @@ class DecoderOnly(VLM):
             self._texts[prompt] = self._process(self._blank(), prompt)[1].text
         text = self._texts[prompt]
         before = self._ids(text)
-        # A chat template that ends a line (or with a marker) leaves no space to the answer.
+        # After a line's end or a marker, a chat template's answer begins without a space.
         ended = text[-1:].isspace() or before[-1] in self.processor.tokenizer.all_special_ids
         both = self._ids(text + ("" if ended else " ") + answer)
         if both[: len(before)] != before or len(both) == len(before):
             raise NoticeError(
-                f"The answer {answer!r} changes the tokens of the prompt {prompt!r} before it, so "
-                "it has no tokens of its own. Use another answer word."
+                f"Behind the prompt {prompt!r}, the answer {answer!r} is not tokenized separately "
+                "from the prompt, so it cannot be scored. Use another answer word."
             )
         return both[len(before) :]
 
     def unembedding(
         self, states: torch.Tensor, logits: torch.Tensor
     ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """What makes logits (..., vocabulary) of the last layer's outputs (..., D); None if what is
-        known does not give the logits (N, vocabulary) that the model made of states (N, D).
+        """The function from the last layer's outputs (..., D) to logits (..., vocabulary).
 
-        A text model's configuration may speak of a scale or a soft cap that the model around it
-        does not apply, so it is found by trying.
+        A text model's configuration may name a scale or a soft cap that the model around it does
+        not apply, so each possibility is tried.
+
+        Args:
+            states, logits: outputs of the last layer, (N, D), and the model's logits for them,
+                (N, vocabulary).
+
+        Returns:
+            The function that gives these logits, or None if no known one does.
         """
         raw, lowest = self._raw_logits(states).to(logits.device), torch.finfo(logits.dtype).min
-        never = (logits <= lowest).all(0)  # Words that a model does not write, whatever the state.
-        # Loose: one row of a product differs from many in the last bits. Else it is another step.
+        never = (logits <= lowest).all(0)  # Tokens that the model never writes.
+        # Loose, since a product of one row differs from one of many rows in the last bits. A wrong
+        # function differs by far more.
         part = 0.02 if logits.element_size() < 4 else 1e-4
         allowed = part * logits[:, ~never].abs().max()
         for step in _last_steps(text_config(self.model.config)):
@@ -189,7 +195,7 @@ class DecoderOnly(VLM):
 
     @property
     def patches_point(self) -> HookPoint:
-        # Of a tower that is not known, what stands in place of the image's tokens.
+        # The tower is unknown, so this is what stands in place of the image's tokens.
         return HookPoint(self.text.layers[0], "input", per_head=False)
 
     def patch_states(self, states: torch.Tensor, inputs: Inputs) -> torch.Tensor:
@@ -232,7 +238,7 @@ class DecoderOnly(VLM):
         )
 
     def _special_tokens(self, text: str) -> dict[str, bool]:
-        """Most chat templates write the first token themselves: no second one then."""
+        """Most chat templates write the first token themselves; then it is not added again."""
         first = self.processor.tokenizer.bos_token
         return {"add_special_tokens": False} if first and text.startswith(first) else {}
 
@@ -243,7 +249,7 @@ class DecoderOnly(VLM):
         return Image.new("RGB", (self.image_size, self.image_size))
 
     def _image_shape(self, config) -> tuple[int, int]:
-        """The grid is read from what the processor makes of one blank image."""
+        """(image_size, grid), the grid as the processor lays out a blank image."""
         size = getattr(getattr(config, "vision_config", None), "image_size", None)
         size = size[0] if isinstance(size, (list, tuple)) else size
         self.image_size = size or DYNAMIC_SIZE
@@ -268,7 +274,7 @@ class DecoderOnly(VLM):
 
 
 class _Listener:
-    """A tokenizer that remembers the text it was given by a processor, which expands the image."""
+    """A tokenizer that keeps the text that a processor gives it after expanding the image token."""
 
     def __init__(self, tokenizer):
         self._tokenizer = tokenizer
@@ -278,32 +284,32 @@ class _Listener:
 
     def __call__(self, text, **settings):
         (self.text,) = [text] if isinstance(text, str) else text
-        own = {name: value for name, value in settings.items() if name == "add_special_tokens"}
-        encoded = self._tokenizer(self.text, return_offsets_mapping=True, **own)
+        special = {key: value for key, value in settings.items() if key == "add_special_tokens"}
+        encoded = self._tokenizer(self.text, return_offsets_mapping=True, **special)
         self.ids, self.offsets = encoded["input_ids"], encoded["offset_mapping"]
         return self._tokenizer(text, **settings)
 
 
 def square_side(image_tokens: tuple[bool, ...]) -> int:
-    """Image tokens per side, where they are one block of a square number; else 0."""
+    """Image tokens per side if they are one block of a square number; otherwise 0."""
     count, first = sum(image_tokens), image_tokens.index(True)
     square = isqrt(count) ** 2 == count and all(image_tokens[first : first + count])
     return isqrt(count) if square else 0
 
 
 def _device(module: torch.nn.Module, states: torch.Tensor) -> torch.device:
-    """A module's, or that of its input where it has no weights."""
+    """A module's device, or that of its input if it has no weights."""
     weights = next(module.parameters(), None)
     return states.device if weights is None else weights.device
 
 
 def _silenced(step, never: torch.Tensor, lowest: float):
-    """A last step that gives some words the lowest number."""
+    """A last step that gives some tokens the lowest number."""
     return lambda logits: step(logits).masked_fill(never.to(logits.device), lowest)
 
 
 def _last_steps(config) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
-    """What may follow the head, by a text model's configuration; nothing first."""
+    """The steps that may follow the head, by a text model's configuration; the first is none."""
     yield lambda logits: logits
     cap = getattr(config, "final_logit_softcapping", None)
     if cap:
@@ -324,6 +330,6 @@ def _image_token_id(config, name: str) -> int:
 
 
 def _inside(offset: tuple[int, int], start: int, length: int) -> Span | None:
-    """A character range of the text as a range of the prompt; None outside of it."""
+    """A character range of the text as a range of the prompt; None if it lies outside."""
     low, high = max(offset[0] - start, 0), min(offset[1] - start, length)
     return (low, high) if low < high else None

@@ -1,4 +1,4 @@
-"""Reading and writing activations by forward hooks."""
+"""Reading and writing activations with forward hooks."""
 
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,10 +14,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class HookPoint:
-    """Where a component's activation is read and written: a module's input or output.
+    """Where a component's activation (1, T, width) is read and written.
 
-    The activation is (1, T, width). Where `per_head`, head h holds the h-th of n_heads equal
-    slices of the width: its output before the output projection.
+    Attributes:
+        module, on: the activation is this module's first input, or its output.
+        per_head: whether it consists of n_heads equal slices of the width, the h-th of which is
+            head h's output before the output projection.
     """
 
     module: torch.nn.Module
@@ -26,15 +28,20 @@ class HookPoint:
 
 
 def hook(module: torch.nn.Module, on: str, visit):
-    """Call `visit` with a module's first input or its output, a (batch, T, width) tensor; what it
-    returns, if anything, replaces it.
+    """Call `visit` with a module's first input or its output, a (batch, T, width) tensor.
 
-    It comes before the module's other hooks: transformers registers some that keep a layer's output
-    for later use (LLaVA reads its vision tower so), and they must get what `visit` returns. Of an
-    output that is a tuple, such as a mixture of experts' with its router's logits, it is the first.
+    If `visit` returns a tensor, this replaces the activation. Of an output that is a tuple, such as
+    a mixture of experts' with its router's logits, the activation is the first element.
+
+    The hook comes before the module's other hooks. transformers registers some that keep a layer's
+    output for later use (LLaVA reads its vision tower that way), and they must get what `visit`
+    returns.
 
     Returns:
-        The handle, a context manager that removes the hook.
+        The hook's handle, a context manager that removes it.
+
+    Raises:
+        NoticeError: when the module runs, if its activation is no such tensor.
     """
 
     def checked(activation):
@@ -42,12 +49,12 @@ def hook(module: torch.nn.Module, on: str, visit):
             first = checked(activation[0])
             return None if first is None else (first, *activation[1:])
         if isinstance(activation, torch.Tensor) and activation.dim() == 2:
-            # A pooled (batch, width) vector through the same module, which no one reads.
+            # A pooled (batch, width) vector, which passes the same module and is not used.
             return None
         if not isinstance(activation, torch.Tensor) or activation.dim() != 3:
             raise NoticeError(
-                f"{type(module).__name__} gave {type(activation).__name__}, not a (batch, T, "
-                "width) tensor, so its activation cannot be patched."
+                f"The {on} of {type(module).__name__} is a {type(activation).__name__}, not a "
+                "(batch, T, width) tensor, so it cannot be patched. Patch another component."
             )
         return visit(activation)
 
@@ -63,7 +70,7 @@ def hook(module: torch.nn.Module, on: str, visit):
 
 @contextmanager
 def watch(points: Mapping[Key, HookPoint]) -> Iterator[dict[Key, torch.Tensor]]:
-    """Within this block, the activation at each point of each forward is kept under its key."""
+    """Within this block, the last activation at each point is kept under the point's key."""
     seen: dict[Key, torch.Tensor] = {}
 
     def keeper(key):

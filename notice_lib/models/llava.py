@@ -1,4 +1,4 @@
-"""LLaVA: a decoder-only model whose vision tower can be patched and disturbed, too."""
+"""LLaVA: a decoder-only model in which the vision tower can be patched, and noise added, too."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 
 from ..errors import NoticeError
 from ..pairs.prompts import OptionSpans
-from .base import Inputs, Stack
+from .base import TOWER_COMPONENTS, VLM, Inputs, Stack
 from .decoder import DecoderOnly
 from .hooks import HookPoint
 
@@ -14,7 +14,7 @@ from .hooks import HookPoint
 class Llava(DecoderOnly):
     """Adapter over `transformers.LlavaForConditionalGeneration` with a tower of CLIP or SigLIP.
 
-    The tree, with what is patched (H heads side by side), beside that of `DecoderOnly`::
+    In addition to what `DecoderOnly` patches, there are (H heads side by side)::
 
         model.vision_tower                  image -> (1, class token + patches, D_v)
             encoder.layers[l]               output: vision_layer_output
@@ -23,8 +23,11 @@ class Llava(DecoderOnly):
         model.multi_modal_projector         -> one token for each patch, in place of <image>
 
     SigLIP has no class token. CLIP's is dropped before the projector, unless
-    `vision_feature_select_strategy` is "full": then it is the first of the image's tokens, and its
-    role is "class".
+    `vision_feature_select_strategy` is "full". Then it is the first of the image's tokens, with the
+    role "class".
+
+    Raises:
+        NoticeError: the configuration drops the first token of a tower without a class token.
     """
 
     family = "llava"
@@ -33,16 +36,18 @@ class Llava(DecoderOnly):
 
     @staticmethod
     def understands(model: Any) -> bool:
-        """Whether the tower is one that this adapter can patch; `DecoderOnly` takes the others
-        (Pixtral's, whose tokens depend on the picture's size), and models that read several of the
-        tower's layers."""
+        """Whether this adapter can patch the tower.
+
+        `DecoderOnly` takes the other towers (Pixtral's, whose tokens depend on the image's size),
+        and models that read several of the tower's layers.
+        """
         layers = getattr(getattr(_tower(model), "encoder", None), "layers", [])
         known = all(hasattr(layer, "mlp") and hasattr(layer.self_attn, "out_proj")
                     for layer in layers)  # fmt: skip
         return bool(layers) and known and isinstance(model.config.vision_feature_layer, int)
 
     @property
-    def class_tokens(self) -> int:  # type: ignore[override]  # read from the tower, never set
+    def class_tokens(self) -> int:  # type: ignore[override]  # It is read from the tower, never set.
         """1 with CLIP's tower, 0 with SigLIP's."""
         return int(hasattr(_tower(self.model).embeddings, "class_embedding"))
 
@@ -53,7 +58,7 @@ class Llava(DecoderOnly):
 
     @property
     def _dropped(self) -> int:
-        """Tokens of the tower, from the first, that the text does not see."""
+        """How many of the tower's first tokens the text does not see."""
         return int(self.model.config.vision_feature_select_strategy == "default")
 
     def roles(self, inputs: Inputs, spans: OptionSpans) -> tuple[str, ...]:
@@ -86,27 +91,20 @@ class Llava(DecoderOnly):
         return HookPoint(self.model.model.multi_modal_projector, "input", per_head=False)
 
     def _image_shape(self, config) -> tuple[int, int]:
-        """(image_size, grid)"""
-        vision = config.vision_config
-        return vision.image_size, vision.image_size // vision.patch_size
+        return VLM._image_shape(self, config)  # The tower has a fixed size here.
 
     def _stacks(self, config) -> dict[str, Stack]:
         feature, vision = config.vision_feature_layer, config.vision_config
-        if not isinstance(feature, int):
-            raise NoticeError(
-                f"{self.name or 'This model'} reads several layers of its vision tower "
-                f"({feature}); the adapter for LLaVA patches towers of which one is read."
-            )
         if self.class_tokens < self._dropped:
             raise NoticeError(
-                f"{self.name or 'This model'}: {type(_tower(self.model)).__name__} has no class "
-                'token, but vision_feature_select_strategy="default" drops the first token. Set it '
-                'to "full" in config.json and processor_config.json.'
+                f"{self}: {type(_tower(self.model)).__name__} has no class token, but "
+                'vision_feature_select_strategy="default" drops the first token. Set it to "full" '
+                "in config.json and processor_config.json."
             )
-        # Counted as transformers counts hidden states: 0 is the embeddings', -1 the last layer's.
+        # transformers counts hidden states: 0 is the embeddings' output, -1 the last layer's.
         read = feature if feature >= 0 else vision.num_hidden_layers + 1 + feature
-        tower = ("vision_self_attention", "vision_mlp", "vision_layer_output")
-        return {"vision": Stack(tower, read, vision.num_attention_heads)} | super()._stacks(config)
+        tower = Stack(TOWER_COMPONENTS, read, vision.num_attention_heads)
+        return {"vision": tower} | super()._stacks(config)
 
     def _hook_point(self, component: str, layer: int) -> HookPoint:
         if self.stack_of(component) == "text":

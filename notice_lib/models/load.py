@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,8 +19,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ..choices import Attention, Quantization, check_choice
 from ..errors import NoticeError
-from ..paths import data_dir
+from ..paths import checkpoint_dir
 from .base import VLM
 from .blip import Blip
 from .decoder import DecoderOnly
@@ -33,26 +34,27 @@ def read_model(
     name: str | Path,
     device: str | None = None,
     dtype: torch.dtype | None = None,
-    attention: Literal["eager", "sdpa"] = "eager",
-    quantization: Literal["nf4"] | None = None,
+    attention: Attention = "eager",
+    quantization: Quantization | None = None,
 ) -> VLM:
-    """A checkpoint behind its family's adapter; see `notice_lib.load_model`, which also lets it
-    prove itself.
+    """Load a checkpoint behind its family's adapter, without the self-check.
 
-    What the generic adapter does not understand is refused before weights are read.
+    The arguments are those of `notice_lib.load_model`. A model that the generic adapter does not
+    understand is refused before its weights are read.
 
     Raises:
         NoticeError: there is no such checkpoint, its family is not supported, it does not fit on
-            the GPUs, or 4-bit weights cannot be had here or of it.
+            the GPUs, or 4-bit weights are not available here or for this model.
     """
-    source = str(data_dir() / "checkpoints" / name) if name in EMBEDDED else str(name)
+    check_choice("attention", attention, Attention)
+    source = str(checkpoint_dir(str(name)) if name in EMBEDDED else name)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     _check_device(device)
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     precision = dtype or (torch.float32 if on_cpu else "auto")
     with step(name, "reading its configuration"):
-        # Else transformers would ask whether to run code that the checkpoint brings along.
+        # Without this argument transformers asks whether to run code from the checkpoint.
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -68,18 +70,17 @@ def read_model(
         processor = _processor(source, name)
     with step(name, "reading its weights"):
         try:
-            # Safetensors, since a pickled checkpoint can run code.
-            loaded: Any = model_class.from_pretrained(  # a pair, by output_loading_info
+            loaded: Any = model_class.from_pretrained(  # A pair, because of output_loading_info.
                 source,
                 output_loading_info=True,
                 dtype=precision,
                 attn_implementation=attention,
-                use_safetensors=True,
+                use_safetensors=True,  # A pickled checkpoint could run code.
                 **placement,
             )
         except torch.OutOfMemoryError:
             raise
-        except (OSError, RuntimeError, SafetensorError) as error:  # missing, other shapes, cut off
+        except (OSError, RuntimeError, SafetensorError) as error:  # Missing, other shapes, cut off.
             raise _no_checkpoint(name, error) from None
     model, told = loaded
     if told["missing_keys"]:
@@ -96,8 +97,8 @@ def read_model(
 
 @contextmanager
 def step(name: str | Path, doing: str) -> Iterator[None]:
-    """Within this block, whatever a processor, a configuration or a model raises becomes one error
-    that tells the model, the step, and the cause in full."""
+    """Within this block, any error of a processor, a configuration or a model becomes a NoticeError
+    that names the model and the step and quotes the cause."""
     try:
         yield
     except (NoticeError, torch.OutOfMemoryError):
@@ -109,7 +110,7 @@ def step(name: str | Path, doing: str) -> Iterator[None]:
 
 
 def _remedy(error: Exception) -> str:
-    """What can be done about an error of a processor or model."""
+    """What to do about an error of a processor or a model."""
     if isinstance(error, ImportError):
         return "Install the package that is named, and load it again."
     return (
@@ -130,7 +131,7 @@ def _adapter(model: torch.nn.Module) -> type[VLM]:
 def _model_class(config: PreTrainedConfig, name: str | Path) -> type[PreTrainedModel]:
     """The class of a checkpoint's architecture.
 
-    A model without weights is looked at first, so that what no adapter understands costs nothing.
+    It is examined on a model without weights, so a model that no adapter understands costs nothing.
     """
     architecture = (config.architectures or [config.model_type])[0]
     if architecture == BlipForQuestionAnswering.__name__:
@@ -156,15 +157,16 @@ def _shell(config: PreTrainedConfig) -> PreTrainedModel:
     try:
         with torch.device("meta"):
             return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
-    except Exception as error:  # Whatever a hundred model files say of what they cannot build.
+    except Exception as error:  # Model constructors raise arbitrary exceptions.
         raise NoticeError(f"transformers cannot build it: {error}") from None
 
 
 def _processor(source: str, name: str | Path):
-    """The Pillow backend gives the same pixels whether or not torchvision is installed.
+    """A checkpoint's processor.
 
-    Families that read videos, too (Qwen2-VL, SmolVLM, InternVL), need torchvision for them, and
-    their processors cannot be had without that part.
+    Its Pillow backend gives the same pixels whether or not torchvision is installed. Families that
+    also read videos (Qwen2-VL, SmolVLM, InternVL) need torchvision for that part of their
+    processors.
     """
     try:
         processor = AutoProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
@@ -175,7 +177,7 @@ def _processor(source: str, name: str | Path):
                 f"which reads videos: pip install torchvision. transformers says: {error}"
             ) from None
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:  # missing, or code that the checkpoint brings along
+    except (OSError, ValueError) as error:  # Missing, or it needs code from the checkpoint.
         raise _no_checkpoint(name, error) from None
     if getattr(processor, "image_processor", None) is None:
         raise NoticeError(
@@ -193,23 +195,22 @@ def _processor(source: str, name: str | Path):
 
 
 def _check_device(device: str) -> None:
-    """Refuse a device that there is not; "auto" is for accelerate to decide."""
+    """Refuse a device that does not exist here; with "auto", accelerate decides."""
     if device == "auto":
         return
     try:
         kind = torch.device(device).type
     except RuntimeError:
-        raise NoticeError(f"There is no device {device!r}: take cpu, cuda or auto.") from None
+        raise NoticeError(f"There is no device {device!r}: use cpu, cuda or auto.") from None
     if kind == "cuda" and not torch.cuda.is_available():
-        raise NoticeError(f"torch sees no GPU here, so {device!r} cannot be had: take cpu.")
+        raise NoticeError(f"CUDA is not available here, so {device!r} cannot be used: use cpu.")
 
 
 def _placement(device: str, quantization: str | None) -> dict:
-    """What tells transformers where the weights go; nothing for one device in full precision."""
+    """transformers' arguments for where the weights go; none for one device in full precision."""
     if quantization is None:
         return {"device_map": "auto"} if device == "auto" else {}
-    if quantization != "nf4":
-        raise NoticeError(f"quantization is 'nf4' or None, not {quantization!r}.")
+    check_choice("quantization", quantization, Quantization, otherwise="None")
     if not torch.cuda.is_available() or find_spec("bitsandbytes") is None:
         raise NoticeError(
             "4-bit weights need a CUDA GPU and bitsandbytes (pip install bitsandbytes). Without "
@@ -222,7 +223,8 @@ def _placement(device: str, quantization: str | None) -> dict:
 
 
 def _refuse_offloading(model: torch.nn.Module, name: str | Path) -> None:
-    """Weights that wait in main memory or on disk are not there when single modules are called."""
+    """Refuse weights in main memory or on disk, which are missing when single modules are
+    called."""
     places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
     elsewhere = torch.cuda.is_available() and places & {"cpu", "disk"}
     if elsewhere or any(weights.device.type == "meta" for weights in model.parameters()):

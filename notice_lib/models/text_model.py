@@ -1,4 +1,4 @@
-"""A decoder's language model, found in its module tree without knowing the family."""
+"""How a decoder's language model is found in its module tree, whatever the family."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,19 +8,20 @@ import torch
 from ..errors import NoticeError
 
 PROJECTIONS = ("o_proj", "out_proj", "wo", "dense")
-"""What the families call the linear map behind an attention's heads."""
+"""The families' names of the linear map behind an attention's heads."""
 
 
 @dataclass(frozen=True)
 class TextModel:
-    """A language model's parts, as they were found in the module tree; one a layer of the lists.
+    """A language model's parts. The tuples have one module for each layer.
 
     Attributes:
         layers: (N, T, D) -> (N, T, D).
+        attentions: each layer's attention.
         projections: from the heads' outputs, side by side, to the residual stream.
         mlps: (N, T, D) -> (N, T, D).
         norm, head: from the last layer to the logits.
-        n_heads: query heads of every layer.
+        n_heads: the number of query heads in every layer.
     """
 
     layers: tuple[torch.nn.Module, ...]
@@ -33,11 +34,16 @@ class TextModel:
 
 
 def text_config(config):
+    """The configuration of the language model within that of a model."""
     return config.get_text_config(decoder=True)
 
 
 def find_text_model(model: Any, name: str) -> TextModel:
-    """The language model, found from its embeddings downwards."""
+    """Find the language model, starting from the module that holds the token embeddings.
+
+    Raises:
+        NoticeError: a part is missing or ambiguous; names it.
+    """
     config = text_config(model.config)
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is None or getattr(model.config, "is_encoder_decoder", False):
@@ -107,6 +113,7 @@ def _is_trivial(module: torch.nn.Module) -> bool:
 
 
 def refusal(name: str, why: str) -> NoticeError:
+    """The error for a model that the generic adapter does not understand."""
     return NoticeError(
         f"{name or 'This model'}: {why}. The generic adapter supports decoder-only models whose "
         "image becomes tokens of the sequence; the book's page on model families says how to write "

@@ -5,10 +5,10 @@ An engine, like `reference.patch`, whose scores of patched runs are estimates:
     score(patched) = score(base) + gradient of the score at the base run
                                    . (source activation - base activation)
 
-Two forwards and one backward serve all sites of a pair. Exact where everything behind a site is
-linear; otherwise its error grows with the square of the difference between the two runs. A head's
-source activation is what the head really gave, so its own softmax is not approximated; those of
-later heads are. (A head's *query* as a site: `queries`.)
+Two forwards and one backward serve all sites of a pair. The estimate is exact if everything behind
+a site is linear; otherwise its error grows with the square of the difference between the two runs.
+A head's source activation is its real output in the source run, so the softmax of this head is not
+approximated, but those of later heads are. (For a head's *query* as a site, see `queries`.)
 
 Source: Nanda, "Attribution Patching" (2023); Kramar et al., "AtP*" (2024).
 """
@@ -24,31 +24,28 @@ import torch
 from ..models.answers import SCORES, score
 from ..models.base import VLM, AnswerTokens, Inputs
 from ..models.hooks import hook
-from .jobs import NO_SCORES, Activations, Job, Outcome, measures
+from .jobs import Activations, Job, Outcome, measures
 from .metrics import effects
-from .reference import Where, columns, record
+from .reference import Where, columns, record_source
 from .sites import Intervention, PlacedSite
 from .table import PATCHED_DTYPES, Sweep
 
 ROW = [name for name in PATCHED_DTYPES if name not in (*SCORES, "token")]
-"""What tells the rows of a sweep's table apart."""
+"""The columns that identify a row of a sweep's table."""
 
 
 @measures("attribution")
 def patch(model: VLM, jobs: Sequence[Job], where: Where | None = None) -> list[Outcome]:
-    """Every intervention of every job: `sweep(..., engine=attribution.patch)`, `ablate` likewise.
+    """Estimate every intervention of every job, for `sweep(..., engine=attribution.patch)` and
+    `ablate`.
 
-    The tables that come of it look like exact ones; their settings tell them apart.
+    The resulting tables look like exact ones; their settings tell them apart.
     """
     return [_estimate(model, job, where) for job in jobs]
 
 
 def _estimate(model: VLM, job: Job, where: Where | None) -> Outcome:
-    if isinstance(job.source, Inputs):
-        logits, there = record(model, job.source, job.points, job.answer.prefix, where)
-        source = score(logits, job.answer)
-    else:
-        there, source = job.source, NO_SCORES
+    there, source = record_source(model, job, where)
     base, here, gradients = linearise(model, job.base, job.points, job.answer, where)
     changes = {point: there[point] - here[point] for point in job.points}
     patched = base + first_order(model, job.interventions, gradients, changes)
@@ -62,7 +59,7 @@ def linearise(
     answer: AnswerTokens,
     where: Where | None = None,
 ) -> tuple[torch.Tensor, Activations, Activations]:
-    """One run, and how its four scores change with its activations.
+    """Run a model once, and take its four scores' gradients by its activations.
 
     Returns:
         (4,) scores; the activations (1, T, width) of the components and layers in `points`; the
@@ -74,8 +71,8 @@ def linearise(
 
             def probe(activation, point=point):
                 activations[point] = activation.detach()
-                # The gradient by an added zero is the gradient by the activation, also where the
-                # model's parameters are frozen and the activation would have none.
+                # The gradient by an added zero is the gradient by the activation. It exists even
+                # if the model's parameters are frozen and the activation itself has none.
                 probes[point] = torch.zeros_like(activation, requires_grad=True)
                 return activation + probes[point]
 
@@ -83,17 +80,23 @@ def linearise(
             stack.enter_context(hook(at.module, at.on, probe))
         stack.enter_context(model.computing())
         stack.enter_context(torch.enable_grad())
-        logits = unwrap(type(model).logits)(model, inputs, answer.prefix)  # without its no_grad
+        logits = unwrap(type(model).logits)(model, inputs, answer.prefix)  # Without its no_grad.
         scores = score(logits, answer)
         each = torch.eye(len(SCORES), dtype=scores.dtype)
-        found = torch.autograd.grad(scores, list(probes.values()), each, is_grads_batched=True)
-    return scores.detach(), activations, dict(zip(probes, found, strict=True))
+        gradients = torch.autograd.grad(scores, list(probes.values()), each, is_grads_batched=True)
+    return scores.detach(), activations, dict(zip(probes, gradients, strict=True))
 
 
 def first_order(
     model: VLM, interventions: Sequence[Intervention], gradients: Activations, changes: Activations
 ) -> torch.Tensor:
-    """(interventions, 4): what the scores change by, with `changes` (1, T, width) at the sites."""
+    """(interventions, 4) changes of the scores, to first order.
+
+    Args:
+        gradients: of the four scores by each point's activation, (4, 1, T, width).
+        changes: of each point's activation, (1, T, width); an intervention takes those at its
+            sites.
+    """
     products = {point: gradients[point] * changes[point] for point in gradients}
 
     def change(site: PlacedSite) -> torch.Tensor:
@@ -106,9 +109,10 @@ def first_order(
 
 
 def beside(exact: Sweep, estimated: Sweep) -> pd.DataFrame:
-    """The exact sweep's effects, and a column `estimate`: the logit difference by attribution.
+    """The exact sweep's `effects`, with the estimated effects in a further column, `estimate`.
 
-    Rows of the exact sweep alone have NaN there; those of the estimated one alone are left out.
+    The estimate is NaN in rows that only the exact sweep has. Rows that only the estimated sweep
+    has are left out.
     """
     estimates = effects(estimated.table())[[*ROW, "effect"]]
     estimates = estimates.rename(columns={"effect": "estimate"})
@@ -116,14 +120,14 @@ def beside(exact: Sweep, estimated: Sweep) -> pd.DataFrame:
 
 
 def recall(effect: pd.Series, estimate: pd.Series, k: int, budget: int | None = None) -> float:
-    """How many of the k largest effects (absolutely) are among the `budget` largest estimates.
+    """The share of the k largest effects that is among the `budget` largest estimates, all by size.
 
     Args:
-        effect, estimate: of the same sites, in the same order.
+        effect, estimate: values of the same sites, in the same order.
         budget: how many sites one would go on to patch exactly; by default k.
 
     Returns:
-        A share of k, between 0 and 1. Chance is budget / len(effect).
+        A share of k, between 0 and 1. By chance it is budget / len(effect).
     """
     largest = set(effect.abs().nlargest(k).index)
     return len(largest & set(estimate.abs().nlargest(budget or k).index)) / k

@@ -1,35 +1,34 @@
 """Patched runs of any decoder-only model without the work that is the same in all of them.
 
-When the patched tokens are p and later ones, and its lowest layer is l:
+When the first patched token is p and the lowest patched layer is l:
 
-- nothing below layer l changes: every run resumes there, from the base run's recorded states;
-- no token before p changes, the image's among them: their keys and values are the base run's,
-  computed once and shared by all runs (`recorded` says where that is exact);
-- in layer l, only the patched tokens' rows change;
-- in the last layer, only the last token's row is read.
+- Nothing below layer l changes, so every run resumes there from the base run's recorded states.
+- No token before p changes. The keys and values of these tokens, often all of the image's, are
+  computed once in the base run and shared by all runs (`recorded` says where that is exact).
+- In layer l, only the patched tokens' rows change.
+- In the last layer, only the last token's row is read.
 
 The suffixes of all runs of a layer, each from its p to the last token, lie one behind the other in
-one sequence of rows, so that every projection and MLP is one large product (`packed`). The layers
-are Hugging Face's own, called with the arguments with which the model itself called them in the
-base run, indexed by the rows' tokens: norms, rotary embeddings, multipliers, soft caps and mixtures
-of experts need no code here.
+one sequence of rows, so every projection and MLP is one large matrix product (`packed`). The layers
+are Hugging Face's, called with the arguments that the model itself gave them in the base run,
+indexed by the rows' tokens. Norms, rotary embeddings, multipliers, soft caps and mixtures of
+experts therefore need no code here.
 
-Circuits resume at their lowest layer and first token, the vision tower at its patched layer and
-then at the image's first token; they run all rows from there. Equal to the reference up to
-rounding. Shapes: P pairs of one layout, n patched runs of each, T tokens, R rows, width D.
+Circuits resume at their lowest layer and first token. Runs that enter in the vision tower resume at
+its patched layer, and in the text at the image's first token. Both compute all rows from there. The
+results equal the reference's up to rounding. Shapes: P pairs of one layout, n patched runs of each,
+T tokens, R rows, width D.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from ..errors import NoticeError
-from ..models.answers import score
 from ..models.base import Inputs
 from ..models.decoder import DecoderOnly
 from ..models.hooks import watch
-from .jobs import NO_SCORES, Activations, Job, Outcome, given_activations, source_run
+from .jobs import NO_SCORES, Activations, Job, Outcome, given_activations, scores_of, source_run
 from .memory import Budget
 from .packed import (
     KeysAndValues,
@@ -40,32 +39,51 @@ from .packed import (
     attending,
     only_keys_and_values,
 )
-from .recorded import LayerRun, Run, check_calls, not_heads, own_mask, record
-from .resume import Entry, Writes, entry, run_tower, tower_inputs, unchanged
+from .recorded import (
+    LayerRun,
+    Run,
+    are_heads_side_by_side,
+    check_calls,
+    not_heads,
+    own_mask,
+    record,
+)
+from .resume import (
+    Writes,
+    chunks,
+    entry,
+    is_single,
+    run_tower,
+    tokens_together,
+    tower_inputs,
+    tower_tokens,
+    unchanged,
+)
 from .sites import Intervention, PlacedSite
 
 ROWS_OF_LOGITS = 256
-"""Runs whose logits, each as long as the vocabulary, are formed at once."""
+"""How many runs' logits, each as long as the vocabulary, are formed at once."""
 
 
 def tokens_of(model: DecoderOnly, job: Job) -> int:
-    """Tokens of one job's runs that are computed at once where none of its chunks is cut.
+    """Tokens of one job's patched runs that are computed at once if memory allows.
 
-    An estimate: that runs start at their first patched token, and that those which write nothing
-    new are not run.
+    An estimate, made before anything is run. It assumes that runs start at their first patched
+    token and that those which change nothing are the ones at tokens before the first difference.
     """
     length, different = len(job.base), _first_difference(model, job)
-    together: Counter[Entry] = Counter()
-    for intervention in job.interventions:
-        stack, layer = entry(model, intervention)
-        if stack == "vision" or max(_tokens(intervention)) >= different:
-            needed = length - _first_token(model, job, intervention) + _tower_tokens(model, stack)
-            together[stack, layer] += needed
-    return max([length, *together.values()])
+
+    def estimate(intervention: Intervention) -> int:
+        tower = tower_tokens(model, intervention)
+        if not tower and max(_tokens(intervention)) < different:
+            return 0
+        return length - _first_token(model, job, intervention) + tower
+
+    return tokens_together(model, job, [estimate(one) for one in job.interventions])
 
 
 def _first_difference(model: DecoderOnly, job: Job) -> int:
-    """The first token at which the two runs of a job can differ; causal models' runs at least."""
+    """The first token at which the two runs of a job differ, if the model is causal."""
     if not isinstance(job.source, Inputs):
         return 0
     differs = job.base.input_ids[0] != job.source.input_ids[0]
@@ -87,28 +105,32 @@ def patch_group(model: DecoderOnly, jobs: Sequence[Job], budget: Budget) -> list
     )
     _check_heads(model, first, base)
     given, source_scores = _source(model, jobs, base)
-    base_scores = _score(base.logits, jobs)
+    base_scores = scores_of(jobs, base.logits)
     patched = base_scores[:, None].repeat(1, len(first.interventions), 1)
     same = unchanged(model, first.interventions, base.activations, given)
 
     def run(chunk: Sequence[int]) -> torch.Tensor:
         return _run_chunk(model, jobs, base, given, [first.interventions[i] for i in chunk])
 
-    for chunk in _chunks(model, jobs, base, same, budget):
+    tokens = [
+        base.length - _start(model, first, base, intervention) + tower_tokens(model, intervention)
+        for intervention in first.interventions
+    ]
+    for chunk in chunks(model, jobs, same, tokens, budget):
         patched[:, chunk] = budget.run(run, chunk)
     return [Outcome(*outcome) for outcome in zip(base_scores, source_scores, patched, strict=True)]
 
 
 def _check_heads(model, job: Job, base: Run) -> None:
-    """Refuse to patch single heads where the output projection reads something else."""
-    for layer in {
-        site.layer for intervention in job.interventions for site in intervention.sites
-        if site.component == "self_attention" and site.head is not None
-    }:  # fmt: skip
-        heads = base.layers[layer].base.output.flatten(2)
-        entering = base.activations["self_attention", layer]
-        if heads.shape != entering.shape or not torch.equal(heads, entering):
-            raise NoticeError(f"{model.name or 'This model'}: {not_heads(model, layer)}")
+    """Refuse to patch single heads if the output projection reads something else."""
+    sites = {site for intervention in job.interventions for site in intervention.sites}
+    for layer in {site.layer for site in sites if _is_head(site)}:
+        if not are_heads_side_by_side(base, layer):
+            raise NoticeError(f"{model}: {not_heads(model, layer)}")
+
+
+def _is_head(site: PlacedSite) -> bool:
+    return site.component == "self_attention" and site.head is not None
 
 
 def _source(model, jobs: Sequence[Job], base: Run) -> tuple[Activations, torch.Tensor]:
@@ -121,7 +143,7 @@ def _source(model, jobs: Sequence[Job], base: Run) -> tuple[Activations, torch.T
     if same_images and not base.tower and _is_embedding(model, jobs, base):
         return _source_behind(model, jobs, base)
     source = record(model, runs, first.points, first.answer.prefix)
-    return source.activations, _score(source.logits, jobs)
+    return source.activations, scores_of(jobs, source.logits)
 
 
 def _same_image(base: Inputs, source: Inputs) -> bool:
@@ -129,7 +151,7 @@ def _same_image(base: Inputs, source: Inputs) -> bool:
 
 
 def _is_embedding(model, jobs: Sequence[Job], base: Run) -> bool:
-    """Whether the text's tokens enter the first layer just as they are embedded."""
+    """Whether the text's tokens enter the first layer as their embeddings, unchanged."""
     ids = _ids(jobs, "base")
     text = ids != model.image_token_id
     embedded = model.model.get_input_embeddings()(ids[text])
@@ -138,15 +160,18 @@ def _is_embedding(model, jobs: Sequence[Job], base: Run) -> bool:
 
 
 def _ids(jobs: Sequence[Job], run: str) -> torch.Tensor:
-    """(P, T) with the answers' prefix."""
+    """(P, T) token ids of the jobs' base or source runs, with the tokens that both answers begin
+    with."""
     ids = torch.cat([getattr(job, run).input_ids for job in jobs])
     prefix = ids.new_tensor([jobs[0].answer.prefix] * len(jobs)).view(len(jobs), -1)
     return torch.cat([ids, prefix], 1).long()
 
 
 def _source_behind(model, jobs: Sequence[Job], base: Run) -> tuple[Activations, torch.Tensor]:
-    """As `_source`, where base and source runs differ in their text alone: up to the first token
-    that differs they are one run."""
+    """As `_source`, for source runs that differ from their base runs in the text alone.
+
+    Up to the first token that differs, each is the base run, so only the rest is computed.
+    """
     ids = _ids(jobs, "source")
     differs = (ids != _ids(jobs, "base")).any(0).nonzero()
     start = base.starts[0][int(differs[0]) if len(differs) else base.length - 1]
@@ -167,7 +192,8 @@ def _source_behind(model, jobs: Sequence[Job], base: Run) -> tuple[Activations, 
 
 
 def _first_token(model, job: Job, intervention: Intervention) -> int:
-    """The first token that a run changes; every token of the image hears of its tower."""
+    """The first token that a run changes. A change in the tower reaches every token of the
+    image."""
     if entry(model, intervention)[0] == "vision":
         text = [site for site in intervention.sites if site.component in model.components]
         image = job.base.image_tokens.index(True)
@@ -176,63 +202,24 @@ def _first_token(model, job: Job, intervention: Intervention) -> int:
 
 
 def _tokens(intervention: Intervention) -> list[int]:
-    """The tokens that are patched, each of its own stack."""
+    """The indices of the patched tokens, each in its own stack."""
     return [token for site in intervention.sites for token in site.positions]
 
 
 def _start(model, job: Job, base: Run, intervention: Intervention) -> int:
-    """The token at which a patch's run starts."""
+    """The token from which an intervention's run is computed."""
     stack, layer = entry(model, intervention)
     return base.starts[0 if stack == "vision" else layer][_first_token(model, job, intervention)]
 
 
-def _tower_tokens(model, stack: str) -> int:
-    """Tokens of the vision tower in a run that enters in a stack."""
-    return model.grid**2 + model.class_tokens if stack == "vision" else 0
-
-
-def _chunks(
-    model, jobs: Sequence[Job], base: Run, same: Sequence[bool], budget: Budget
-) -> Iterator[list[int]]:
-    """Indices of interventions that resume together, by their starts: of one entry; single sites of
-    the language model with equally many patched tokens, since only their rows are computed there.
-    """
-    job = jobs[0]
-    groups: dict[tuple, list[int]] = defaultdict(list)
-    starts = [0 if done else _start(model, job, base, intervention)
-              for intervention, done in zip(job.interventions, same, strict=True)]  # fmt: skip
-    for i, intervention in enumerate(job.interventions):
-        if not same[i]:
-            where = entry(model, intervention)
-            alone = _is_alone(model, intervention)
-            groups[where, len(_tokens(intervention)) if alone else 0].append(i)
-    for ((stack, _), _), group in groups.items():
-        tower = _tower_tokens(model, stack)
-        chunk: list[int] = []
-        used = 0
-        for i in sorted(group, key=starts.__getitem__):
-            needed = base.length - starts[i] + tower
-            if chunk and (used + needed) * len(jobs) > budget.tokens:
-                yield chunk
-                chunk, used = [], 0
-            chunk.append(i)
-            used += needed
-        yield chunk
-
-
-def _is_alone(model, intervention: Intervention) -> bool:
-    """A single site of the language model."""
-    return len(intervention.sites) == 1 and entry(model, intervention)[0] == "text"
-
-
 def _run_chunk(model, jobs, base: Run, given: Activations, interventions) -> torch.Tensor:
-    """(P, n, 4) scores of n interventions that resume together, in the order of their starts."""
+    """(P, n, 4) scores of n interventions that resume together and are ordered by their starts."""
     stack, layer = entry(model, interventions[0])
     starts = [_start(model, jobs[0], base, intervention) for intervention in interventions]
     suffixes = Suffixes(starts, base.length)
     first = suffixes.first
     writes = Writes(model, interventions, given, lambda run, token: first[run] + token)
-    if _is_alone(model, interventions[0]):
+    if is_single(model, interventions[0]):
         hidden = _patched_layer(model, base.layers[layer], given, interventions, suffixes)
         return _scores(base, _run_rest(model, base, layer + 1, hidden, suffixes), jobs)
     if stack == "text":
@@ -259,15 +246,13 @@ def _patched_layer(
     interventions: Sequence[Intervention],
     suffixes: Suffixes,
 ) -> torch.Tensor:
-    """(P, R, D) suffixes of the layer's output: the base run's, but for the patched tokens' rows.
+    """(P, R, D) suffixes of the layer's output: the base run's, except in the patched tokens' rows.
 
-    Each intervention is one site, of this layer, with the same number of tokens.
+    Args:
+        interventions: single sites of this layer, each with the same number of tokens.
     """
-    sites: list[PlacedSite] = [intervention.sites[0] for intervention in interventions]
-    places = torch.tensor([site.positions for site in sites])
-    index = [{token: at for at, token in enumerate(site.positions)} for site in sites]
-    width = places.shape[1]
-    writes = Writes(model, interventions, given, lambda run, token: run * width + index[run][token])
+    places = torch.tensor([intervention.sites[0].positions for intervention in interventions])
+    writes = Writes.at_patched_tokens(model, interventions, given)
     tokens = places.flatten()
     with writes.hooked("text"):
         attend = PatchedRows(layer.base, tokens)
@@ -280,10 +265,10 @@ def _patched_layer(
 def _run_rest(
     model, base: Run, layer: int, hidden, suffixes: Suffixes, all_of_the_last: bool = False
 ) -> torch.Tensor:
-    """(P, n, D) the runs' last tokens at the end, of suffixes (P, R, D) that enter a layer.
+    """(P, n, D) last states of the runs' last tokens, from suffixes (P, R, D) that enter a layer.
 
     Args:
-        all_of_the_last: whether all rows of the last layer must be run, since it is patched.
+        all_of_the_last: whether all rows of the last layer must be computed, because it is patched.
     """
     known: dict = {}
     for above in base.layers[layer:-1]:
@@ -297,23 +282,23 @@ def _run_rest(
 
 
 def _run_layer(model, layer: LayerRun, hidden, suffixes: Suffixes, known: dict) -> torch.Tensor:
-    """(P, R, D) -> (P, R, D): one layer for all rows."""
+    """One layer for all rows, (P, R, D) -> (P, R, D)."""
     attend = WholeRuns(layer.base, suffixes)
     return _call(model, layer, hidden, suffixes.tokens, attend, known)
 
 
 def _last_rows(model, layer: LayerRun, hidden, suffixes: Suffixes, known: dict) -> torch.Tensor:
-    """(P, n, D): the last layer's output at the runs' last tokens, for suffixes (P, R, D).
+    """(P, n, D) outputs of the last layer at the runs' last tokens, for suffixes (P, R, D).
 
-    Of the other rows no more than keys and values are computed.
+    In the other rows, only keys and values are computed.
     """
-    own = None
+    of_rows = None
     if len(suffixes.last) < len(suffixes.tokens):
         try:
             _call(model, layer, hidden, suffixes.tokens, only_keys_and_values, known)
-        except KeysAndValues as found:
-            own = found.key, found.value
-    attend = WholeRuns(layer.base, suffixes, each=1, own=own)
+        except KeysAndValues as reached:
+            of_rows = reached.key, reached.value
+    attend = WholeRuns(layer.base, suffixes, each=1, of_rows=of_rows)
     tokens = suffixes.tokens[suffixes.last]
     return _call(model, layer, hidden[:, suffixes.last], tokens, attend, {})
 
@@ -321,10 +306,10 @@ def _last_rows(model, layer: LayerRun, hidden, suffixes: Suffixes, known: dict) 
 def _call(
     model, layer: LayerRun, hidden: torch.Tensor, tokens: torch.Tensor, attend, known: dict
 ) -> torch.Tensor:
-    """Hugging Face's own layer on rows (P, R, D) that carry these tokens, with our attention.
+    """Hugging Face's layer on rows (P, R, D) that carry these tokens, with another attention.
 
     Raises:
-        NoticeError: the layer's attention is not asked just once, or in a way that is not known.
+        NoticeError: the layer does not call its attention exactly once, or makes its own mask.
     """
     with attending(layer.attention, attend) as task:
         try:
@@ -343,9 +328,4 @@ def _call(
 def _scores(base: Run, last: torch.Tensor, jobs: Sequence[Job]) -> torch.Tensor:
     """(P, n, 4) scores from the last tokens' states (P, n, D)."""
     parts = last.split(max(1, ROWS_OF_LOGITS // len(jobs)), 1)
-    return torch.cat([_score(base.unembed(part), jobs) for part in parts], 1)
-
-
-def _score(logits: torch.Tensor, jobs: Sequence[Job]) -> torch.Tensor:
-    """(P, ..., 4) scores of logits (P, ..., vocabulary)."""
-    return torch.stack([score(one, job.answer) for one, job in zip(logits, jobs, strict=True)])
+    return torch.cat([scores_of(jobs, base.unembed(part)) for part in parts], 1)

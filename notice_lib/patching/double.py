@@ -1,16 +1,16 @@
-"""float64 throughout, to compare two ways of computing the same thing."""
+"""float64 in every step, to compare two ways of computing the same thing."""
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 
 class DoublePrecision(TorchFunctionMode):
-    """Within this block, what asks torch for float32 gets float64.
+    """Within this block, calls that ask torch for float32 get float64.
 
-    Hugging Face's norms, rotary embeddings and eager softmaxes compute in float32 on the way, also
-    in a float64 model; a difference in the last bit of float64 now and then becomes one of 1e-7
-    there. Without these casts, equal ways of computing agree to 1e-10. It concerns the thread that
-    enters it alone.
+    Hugging Face's norms, rotary embeddings and eager softmaxes cast to float32 even in a float64
+    model, and there a difference in the last bit of float64 can become one of 1e-7. Without these
+    casts, two equal ways of computing agree to 1e-10. Only the thread that enters the block is
+    concerned.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):

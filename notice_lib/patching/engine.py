@@ -1,4 +1,4 @@
-"""The engine: the same numbers as the reference, without computing the same thing twice."""
+"""The fast engine: the same numbers as the reference, without computing anything twice."""
 
 from collections.abc import Hashable, Sequence
 
@@ -11,27 +11,29 @@ from ..models.decoder import DecoderOnly
 from . import blip_plan, decoder_plan, reference
 from .jobs import Job, Outcome
 from .memory import Budget
+from .sites import check_placed
 
 _PLANS = {Blip: blip_plan, DecoderOnly: decoder_plan}
 
 MAX_TOKENS = 4096
-"""Tokens of patched runs that are computed at once, unless told otherwise."""
+"""How many tokens of patched runs are computed at once by default."""
 
 
 def patch(model: VLM, jobs: Sequence[Job], max_tokens: int | None = None) -> list[Outcome]:
-    """Every intervention of every job; the outcomes in the jobs' order.
+    """Run every intervention of every job; the outcomes are in the jobs' order.
 
-    Jobs of one layout with the same interventions run together, which is what makes small models
-    fast. A model that was loaded with engine="reference" is patched by the reference.
+    Jobs of one layout with the same interventions run together, which makes small models fast. A
+    model that was loaded with engine="reference" is patched by the reference.
 
     Args:
-        max_tokens: bounds memory, whatever the number of interventions and jobs; results do not
-            depend on it beyond rounding. A chunk that does not fit is halved, with a warning, and
-            what did fit is remembered for the next call. None takes `MAX_TOKENS`, or what was found
-            to fit.
+        max_tokens: how many tokens of patched runs are computed at once, which bounds memory
+            whatever the number of interventions and jobs. Results depend on it by no more than
+            rounding. A chunk that does not fit is halved, with a warning, and the size that fitted
+            is kept for the next call. None takes `MAX_TOKENS`, or that size.
 
     Raises:
-        NoticeError: the model's class has no plan, or does something that its plan does not know.
+        NoticeError: the model's class has no plan, the model does something that its plan does not
+            know, or a job's run has no place for one of its sites.
     """
     if model.engine == "reference":
         return reference.patch(model, jobs)
@@ -43,30 +45,33 @@ def patch(model: VLM, jobs: Sequence[Job], max_tokens: int | None = None) -> lis
     outcomes: dict[int, Outcome] = {}
     with model.computing():
         for group in groups.values():
-            # As many pairs at once as leave room for one layer's runs: small models gain by it.
-            size = max(1, budget.tokens // plan.tokens_of(model, jobs[group[0]]))
+            first = jobs[group[0]]
+            check_placed(model, first.base, first.answer, first.interventions)
+            # As many pairs at once as leave room for one layer's runs, which makes small models
+            # fast.
+            size = max(1, budget.tokens // plan.tokens_of(model, first))
             for start in range(0, len(group), size):
                 chunk = group[start : start + size]
-                found = _patch_group(plan, model, [jobs[i] for i in chunk], budget)
-                outcomes.update(zip(chunk, found, strict=True))
+                results = _patch_group(plan, model, [jobs[i] for i in chunk], budget)
+                outcomes.update(zip(chunk, results, strict=True))
     if budget.tokens < asked:
         model.fitting_tokens = budget.tokens
     return [outcomes[i] for i in range(len(jobs))]
 
 
 def tokens_of(model: VLM, job: Job) -> int:
-    """Tokens of one job's patched runs that are computed at once."""
+    """How many tokens of one job's patched runs are computed at once if memory allows."""
     return _plan(model).tokens_of(model, job)
 
 
 def _kind(job: Job) -> Hashable:
-    """What jobs must share to run together."""
+    """What jobs must have in common to run together."""
     given = not isinstance(job.source, Inputs)
     return job.base.layout, job.answer.prefix, given, job.interventions
 
 
 def _patch_group(plan, model: VLM, jobs: Sequence[Job], budget: Budget) -> list[Outcome]:
-    """The outcomes of jobs of one kind, in halves where all of them do not fit."""
+    """The outcomes of jobs of one kind, computed in halves if they do not fit together."""
     try:
         return plan.patch_group(model, jobs, budget)
     except torch.OutOfMemoryError:
@@ -86,6 +91,6 @@ def _plan(model: VLM):
         if isinstance(model, adapter):
             return plan
     raise NoticeError(
-        f"{type(model).__name__} has no plan for the fast engine. Patch it by the reference: set "
-        'its attribute engine to "reference".'
+        f"The adapter {type(model).__name__} has no plan for the fast engine. Set the model's "
+        'attribute engine to "reference" to patch it by full forwards.'
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import NoticeError
+from ..models.answers import score
 from ..models.base import VLM, AnswerTokens, Inputs
 from .sites import Intervention
 
@@ -19,9 +20,9 @@ class Job:
 
     Attributes:
         base: the run that is patched.
-        source: the run that activations come from; or given activations of one run, for ablation.
-        interventions: one patched run for each.
-        answer: where the two answers are told apart.
+        source: the run that activations come from; or, for an ablation, the activations themselves.
+        interventions: one for each patched run.
+        answer: the tokens by which the two answers are told apart.
 
     Raises:
         NoticeError: the two runs' tokens do not correspond.
@@ -35,19 +36,15 @@ class Job:
     def __post_init__(self):
         if isinstance(self.source, Inputs) and self.source.layout != self.base.layout:
             raise NoticeError(
-                f"The two runs' tokens do not correspond: one has {_told(self.base)}, the other "
-                f"{_told(self.source)}. Some models lay out an image's tokens by its size: give "
-                "both images one size. Prompts need the same number of tokens."
+                f"The two runs' tokens do not correspond: one has {_described(self.base)}; the "
+                f"other has {_described(self.source)}. Some models lay out an image's tokens by "
+                "its size: give both images the same size. Prompts need the same number of tokens."
             )
 
     @property
     def points(self) -> set[tuple[str, int]]:
         """The components and layers whose activations are copied."""
-        return {
-            (site.component, site.layer)
-            for intervention in self.interventions
-            for site in intervention.sites
-        }
+        return set().union(*(intervention.points for intervention in self.interventions))
 
 
 @dataclass(frozen=True)
@@ -64,32 +61,18 @@ class Outcome:
     patched: torch.Tensor
 
 
-def source_run(job: Job) -> Inputs:
-    """The run that a job's activations come from.
-
-    Raises:
-        NoticeError: they were given instead.
-    """
-    if isinstance(job.source, Inputs):
-        return job.source
-    raise NoticeError("Activations were given, but this engine needs the run that they come from.")
-
-
-def given_activations(jobs: Sequence[Job]) -> Activations:
-    """The activations that several jobs were given, at the points of the first."""
-    given = [job.source for job in jobs if not isinstance(job.source, Inputs)]
-    return {point: torch.cat([own[point] for own in given]) for point in given[0]}
-
-
 Engine = Callable[[VLM, Sequence[Job]], list[Outcome]]
-"""What runs jobs: the outcomes in the jobs' order."""
+"""A function that runs jobs and gives their outcomes in the same order."""
+
+NO_SCORES = torch.full((4,), float("nan"), dtype=torch.float64)
+"""The source's scores where activations were given."""
 
 
 def measures(name: str):
-    """Mark an engine whose numbers are not those of patched runs, such as estimates.
+    """Mark an engine whose numbers are something else than those of patched runs, such as
+    estimates.
 
-    The name becomes one of a sweep's settings, so that tables of two kinds cannot end up in one
-    folder.
+    The name becomes one of a sweep's settings, so tables of two kinds cannot end up in one folder.
     """
 
     def mark(engine):
@@ -99,16 +82,34 @@ def measures(name: str):
     return mark
 
 
-NO_SCORES = torch.full((4,), float("nan"), dtype=torch.float64)
-"""Of a source that is no run."""
+def source_run(job: Job) -> Inputs:
+    """The run that a job's activations come from.
+
+    Raises:
+        NoticeError: the job has activations instead of a run.
+    """
+    if isinstance(job.source, Inputs):
+        return job.source
+    raise NoticeError("Activations were given, but this engine needs the run that they come from.")
 
 
-def _told(run: Inputs) -> str:
-    """What an error says of a run's layout."""
-    shapes = {
+def given_activations(jobs: Sequence[Job]) -> Activations:
+    """The activations that several jobs were given, at the points of the first."""
+    given = [job.source for job in jobs if not isinstance(job.source, Inputs)]
+    return {point: torch.cat([one[point] for one in given]) for point in given[0]}
+
+
+def scores_of(jobs: Sequence[Job], logits: torch.Tensor) -> torch.Tensor:
+    """(P, ..., 4) scores of P jobs' logits (P, ..., vocabulary)."""
+    return torch.stack([score(one, job.answer) for one, job in zip(logits, jobs, strict=True)])
+
+
+def _described(run: Inputs) -> str:
+    """A run's layout in words."""
+    small = {
         name: value.flatten().tolist()
         for name, value in run.extra.items()
         if value.numel() <= 8 and not value.is_floating_point()
     }
-    told = f"{len(run)} tokens, {sum(run.image_tokens)} of them the image's"
-    return told + "".join(f", {name} {values}" for name, values in shapes.items())
+    counts = f"{len(run)} tokens, {sum(run.image_tokens)} of them the image's"
+    return counts + "".join(f", {name} {values}" for name, values in small.items())

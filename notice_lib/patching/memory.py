@@ -1,4 +1,4 @@
-"""Work that does not fit in memory is done in halves; what is finished is kept."""
+"""Work that does not fit in memory is done in halves, and finished parts are kept."""
 
 import gc
 import warnings
@@ -13,7 +13,7 @@ class Budget:
     """How much is computed at once.
 
     Attributes:
-        tokens: of all patched runs of a chunk; becomes less where that does not fit.
+        tokens: of all patched runs of a chunk; it shrinks when a chunk does not fit.
     """
 
     tokens: int
@@ -21,10 +21,10 @@ class Budget:
     def run(
         self, work: Callable[[Sequence[int]], torch.Tensor], chunk: Sequence[int]
     ) -> torch.Tensor:
-        """`work(chunk)`, or where memory is too small for it, that of its halves side by side.
+        """`work(chunk)`; if memory is too small for it, the results of its halves side by side.
 
         Args:
-            work: gives (P, len(chunk), ...).
+            work: gives a tensor (P, len(chunk), ...).
 
         Raises:
             torch.OutOfMemoryError: not even one of the chunk fits.
@@ -39,8 +39,11 @@ class Budget:
         return torch.cat([self.run(work, half) for half in (chunk[:middle], chunk[middle:])], 1)
 
     def halve(self) -> None:
-        """After memory ran out. To be called behind the except block, whose traceback would keep
-        the failed run's tensors alive."""
+        """Go on with half as many tokens after memory ran out.
+
+        To be called after the except block has ended, since the exception's traceback keeps the
+        failed run's tensors alive.
+        """
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,11 +1,11 @@
-"""Attention over packed runs, in the place of Hugging Face's own.
+"""Attention over packed runs, in place of Hugging Face's.
 
-The suffixes of many patched runs lie one behind the other in one row dimension. A layer of a
-decoder treats rows one by one in everything but attention: so Hugging Face's layer runs untouched,
-and only its attention function is exchanged, through `transformers.AttentionInterface`. Queries
-of a run see the base run's keys before the run's start, which all runs share, and the run's own
-from there on, both normalised by one softmax. (A block-diagonal mask over the packed rows is equal,
-but spends work on the blocks that it throws away.)
+The suffixes of many patched runs lie one behind the other in one row dimension. A decoder's layer
+treats rows one by one in everything but attention. So Hugging Face's layer runs unmodified, and
+only its attention function is exchanged, through `transformers.AttentionInterface`. Before a run's
+start, its queries see the keys of the base run, which all runs share; from there on they see the
+run's keys. One softmax normalises both. (A block-diagonal mask over the packed rows would give the
+same, but waste the work on the masked blocks.)
 
 Shapes: P pairs, n runs of one start p, S = T - p tokens of each, R rows of all runs of a pair, H
 query heads that share K key-value heads (G = H / K), width d.
@@ -41,9 +41,8 @@ KNOWN = frozenset(
         "logits_to_keep",
     )
 )
-"""Arguments of attention that this engine computes with, or that change nothing in it: what they
-say is in the masks and positions of the base run, or concerns what is returned beside the values.
-"""
+"""Arguments of attention that this engine uses, or that change nothing in it because the base run's
+masks and positions contain them or because they concern only what is returned beside the values."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,9 @@ class Mask:
     """What each of T tokens sees of the base run.
 
     Attributes:
-        hidden: (P or 1, H or 1, T, T) booleans: what a token does not see.
-        added: the same shape, added to the scores; None where it says no more than `hidden`.
+        hidden: booleans, (P or 1, H or 1, T, T): what a token does not see.
+        added: numbers of the same shape that are added to the scores; None if there are none beside
+            those that hide.
     """
 
     hidden: torch.Tensor
@@ -61,7 +61,8 @@ class Mask:
 
     @classmethod
     def of(cls, mask: torch.Tensor) -> "Mask":
-        """From what a layer is given: booleans (True: is seen), or what is added to the scores."""
+        """From a layer's argument: booleans (True for what is seen), or numbers that are added to
+        the scores."""
         if mask.dtype == torch.bool:
             return cls(~mask)
         hidden = mask <= torch.finfo(mask.dtype).min
@@ -69,23 +70,20 @@ class Mask:
         return cls(hidden, mask if says_more else None)
 
     def rows(self, tokens) -> "Mask":
-        """Of these tokens' view of all."""
+        """These tokens' view of all tokens."""
         return self._cut(tokens, slice(None))
 
     def columns(self, tokens) -> "Mask":
-        """Of all tokens' view of these."""
+        """All tokens' view of these tokens."""
         return self._cut(slice(None), tokens)
 
     def given(self) -> torch.Tensor:
-        """As it can be given to a layer: added to the scores."""
-        lowest = torch.finfo(torch.float64).min
-        added = torch.zeros_like(self.hidden, dtype=torch.float64) if self.added is None else (
-            self.added.double()
-        )  # fmt: skip
-        return added.masked_fill(self.hidden, lowest)
+        """As a layer takes it: float64 numbers that are added to the scores."""
+        added = torch.zeros_like(self.hidden) if self.added is None else self.added
+        return added.double().masked_fill(self.hidden, torch.finfo(torch.float64).min)
 
     def part(self, rows: slice, columns: slice) -> "Mask | None":
-        """Of some tokens' view of some others; None if they see all of it."""
+        """Some tokens' view of some others; None if they see all of them and nothing is added."""
         key = rows.start, rows.stop, columns.start, columns.stop
         if key not in self._parts:
             part = self._cut(rows, columns)
@@ -114,12 +112,12 @@ class Suffixes:
     """How n runs' suffixes lie in R rows.
 
     Attributes:
-        starts: (n,) the first token of each run, in order.
-        length: T.
-        first: (n,) the row where each run's token 0 would stand.
+        starts: the first token of each run, in ascending order, (n,).
+        length: the number of tokens, T.
+        first: the row where each run's token 0 would stand, (n,).
         groups: (p, number of runs) for each start p.
-        tokens: (R,) the token of each row.
-        last: (n,) the row of each run's last token.
+        tokens: the token of each row, (R,).
+        last: the row of each run's last token, (n,).
     """
 
     def __init__(self, starts: Sequence[int], length: int):
@@ -136,10 +134,10 @@ class Asked:
     """What a layer's attention function was given in the base runs, and what it gave.
 
     Attributes:
-        keys, values: (P, K, T, d), after rotation.
-        mask: as it was given: booleans, what is added to the scores, or None.
+        keys, values: after rotation, (P, K, T, d).
+        mask: as it was given: booleans, numbers that are added to the scores, or None.
         arguments: the keyword arguments.
-        output: (P, T, H, d), the heads' outputs.
+        output: the heads' outputs, (P, T, H, d).
     """
 
     keys: torch.Tensor
@@ -150,11 +148,11 @@ class Asked:
 
 
 class Recorder:
-    """Attention as the model itself computes it; keeps it in `asked`.
+    """Attention as the model itself computes it; `asked` keeps what it was given and gave.
 
     Args:
-        function: transformers' own, which the module would have called.
-        called: told when it is called.
+        function: transformers' attention function that the module would have called.
+        called: a function that is called first.
     """
 
     def __init__(self, attention: torch.nn.Module, function: Callable, called: Callable):
@@ -172,10 +170,10 @@ class Base:
     """What one layer's attention takes from the base runs.
 
     Attributes:
-        keys, values: (P, K, T, d), after rotation.
-        mask: of the T tokens.
-        precision: of the softmax.
-        output: (P, T, H, d), the heads' outputs.
+        keys, values: after rotation, (P, K, T, d).
+        mask: what each of the T tokens sees.
+        precision: the softmax's dtype.
+        output: the heads' outputs, (P, T, H, d).
     """
 
     keys: torch.Tensor
@@ -186,8 +184,10 @@ class Base:
 
 
 class PatchedRows:
-    """Attention of the patched tokens in the layer that is patched: what it gives depends on the
-    layer's input, which is the base run's."""
+    """Attention of the patched tokens in the patched layer.
+
+    It gives what it gave in the base run, since the layer's input is the base run's.
+    """
 
     def __init__(self, base: Base, tokens: torch.Tensor):
         self.base, self.tokens = base, tokens
@@ -197,19 +197,20 @@ class PatchedRows:
 
 
 class WholeRuns:
-    """Attention of runs from their starts on, or of the last `each` tokens of every run alone.
+    """Attention of runs from their starts on.
 
     Args:
-        own: keys and values (P, K, R, d) of all rows, where the queries are not those of all.
+        each: if given, the queries are those of the last `each` tokens of every run alone.
+        of_rows: keys and values (P, K, R, d) of all rows, if the queries are not those of all rows.
     """
 
-    def __init__(self, base: Base, suffixes: Suffixes, each: int | None = None, own=None):
-        self.base, self.suffixes, self.each, self.own = base, suffixes, each, own
+    def __init__(self, base: Base, suffixes: Suffixes, each: int | None = None, of_rows=None):
+        self.base, self.suffixes, self.each, self.of_rows = base, suffixes, each, of_rows
 
     def __call__(self, query, key, value, mask, arguments):
         if mask is not None:
             raise OwnMask
-        key, value = self.own or (key, value)
+        key, value = self.of_rows or (key, value)
         softcap, scaling = arguments.get("softcap"), arguments.get("scaling")
         query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
         asked = row = 0
@@ -227,7 +228,7 @@ class WholeRuns:
         return torch.cat(context, 1), None
 
     def _attend(self, query, key, value, start: int, n: int, softcap) -> torch.Tensor:
-        """(P, n s, H, d) of the n runs of one start, for the last s of their tokens."""
+        """(P, n s, H, d) heads' outputs at the last s tokens of n runs with the same start."""
         base = self.base
         kv_heads, asking = key.shape[1], query.shape[2] // n
         # (P, H, n s, d) -> (P, K, n, G s, d)
@@ -250,7 +251,7 @@ class WholeRuns:
         return context.flatten(3, 4).flatten(1, 2)
 
     def _mask(self, scores: torch.Tensor, start: int, asking: int) -> None:
-        """Of the prefix the tokens mostly see everything, of their own run what comes before."""
+        """Mask the prefix, of which tokens mostly see everything, and the runs' tokens."""
         length = self.suffixes.length
         rows = slice(length - asking, length)
         for columns in (slice(0, start), slice(start, length)):
@@ -260,11 +261,11 @@ class WholeRuns:
 
 
 class OwnMask(Exception):
-    """An attention made a mask of its own where it was given none."""
+    """An attention made a mask although it was given none."""
 
 
 class KeysAndValues(Exception):
-    """Ends a layer's run once its keys and values are known; not an error."""
+    """Ends a layer's run once its keys and values are known; it is no error."""
 
     def __init__(self, key: torch.Tensor, value: torch.Tensor):
         super().__init__()
@@ -272,13 +273,13 @@ class KeysAndValues(Exception):
 
 
 def only_keys_and_values(query, key, value, mask, arguments):
-    """In place of attention, where nothing but the rows' keys and values is wanted of a layer."""
+    """Stands in place of attention if only the rows' keys and values are wanted of a layer."""
     raise KeysAndValues(key, value)
 
 
 @dataclass
 class _Task:
-    """What a module's attention is to do, and how often it was asked."""
+    """What stands in place of a module's attention, and how often it was called."""
 
     attend: Callable
     calls: int = 0
@@ -291,17 +292,17 @@ _tasks: WeakKeyDictionary[torch.nn.Module, _Task] = WeakKeyDictionary()
 def attending(attention: torch.nn.Module, attend: Callable) -> Iterator[_Task]:
     """Within this block an attention module calls `attend(query, key, value, mask, arguments)`.
 
-    Query is (P, H, rows, d), key and value are (P, K, rows, d), and the arguments those that the
-    module gives to any of transformers' attention functions; `attend` returns (P, rows, H, d) and
-    weights or None.
+    Query is (P, H, rows, d), key and value are (P, K, rows, d), and the arguments are those that
+    the module gives to any of transformers' attention functions. `attend` returns (P, rows, H, d)
+    and weights or None.
 
-    The module gets a configuration of its own meanwhile, since text and tower may share one; the
-    masks, which are made outside of it, stay those of its own attention function.
+    Within the block the module has a copy of its configuration, since text and tower may share one.
+    Masks are made outside of the module, so they stay those of its usual attention function.
     """
     config = attention.config
-    own: Any = copy(config)
-    own._attn_implementation_internal = NAME
-    attention.config = own
+    changed: Any = copy(config)
+    changed._attn_implementation_internal = NAME
+    attention.config = changed
     _tasks[attention] = task = _Task(attend)
     try:
         yield task
@@ -328,8 +329,7 @@ AttentionInterface.register(NAME, _packed_attention)
 
 
 def unknown_arguments(arguments: dict) -> list[str]:
-    """What an attention is asked for that is not known (sinks, position biases, indices), and would
-    be lost without a word."""
+    """Names of arguments that this engine would ignore (sinks, position biases, indices)."""
 
     def is_given(value) -> bool:
         if isinstance(value, torch.Tensor):

@@ -1,17 +1,18 @@
-"""Path patching: by which way does a site act on the answer?
+"""Path patching: on which path does a site act on the answer?
 
-Patching a site lets everything behind it react: its effect is the sum of all ways to the answer. A
-*path* is one of them. While a path is followed, the text stack's other components (self-attention,
+When a site is patched, everything behind it reacts, so its effect is the sum over all paths to the
+answer. While one path is followed, the text stack's other components (self-attention,
 cross-attention, MLP, at every token and layer) are **frozen**: they give what they gave in the base
-run, whatever they read. What is not frozen is the residual stream with its normalisations, and
+run, whatever they read. The residual stream with its normalisations is not frozen, and neither is
 what turns its end into the answer: LLaVA's last norm and unembedding, BLIP's answer decoder.
 
-- **Direct**: the base run with the sender's activation from the source run, all else frozen.
+- **Direct**: the base run with the sender's activation from the source run, everything else frozen.
 - **Through a receiver**: in that frozen run, note what the receiver would have given. Then patch
-  the base run with this at the receiver, nothing frozen: from the receiver on, all ways count.
+  the base run with this at the receiver, with nothing frozen: from the receiver on, all paths
+  count.
 
-In a linear model the direct effect and those through all later components add up to the sender's
-effect. What is missing in a real one is their interaction.
+In a linear model the direct effect and the effects through all later components add up to the
+sender's effect. In a real model, their interaction is the rest.
 
 Source: Wang et al. (2023), who freeze attention heads only and let MLPs react; Goldowsky-Dill et
 al., "Localizing Model Behavior with Path Patching" (2023), who define paths for any choice of
@@ -24,16 +25,17 @@ from dataclasses import replace
 
 import torch
 
+from ..choices import Direction
 from ..errors import NoticeError
 from ..models.answers import score
 from ..models.base import VLM
 from ..models.hooks import hook
 from ..pairs import PairSet
 from .jobs import Activations, Job, Outcome, measures, source_run
-from .reference import columns, patched_logits, record
+from .reference import copied, patched_logits, record
 from .runs import Corruption
 from .sites import Circuit, Intervention, Site, flatten_sites
-from .sweeps import Direction, sweep
+from .sweeps import sweep
 from .table import Sweep
 
 FROZEN = ("self_attention", "cross_attention", "mlp")
@@ -48,24 +50,25 @@ def path_patching(
     direction: Direction = "denoise",
     seed: int = 0,
 ) -> Sweep:
-    """One sender's effect by its direct path, and through each receiver.
+    """One sender's effect on its direct path, and through each receiver.
 
     Args:
-        sender: one place, of the text stack; its position is not "each".
-        receivers: components that are frozen otherwise, whole or one head. Those that lie before
-            the sender get nothing from it.
+        sender: a site or circuit of the text stack whose position is not "each".
+        receivers: components that are frozen otherwise, as a whole or by single heads. A receiver
+            before the sender gets nothing from it.
         corruption, direction, seed: as in `sweep`.
 
     Returns:
-        A row a pair and receiver, with the scores of the run in which only this path is patched.
-        The row of the sender itself is its direct path. `settings["sender"]` names it.
+        A sweep with one row for each pair and receiver: the scores of the run in which only this
+        path is patched. The row of the sender itself is its direct path; `settings["sender"]` names
+        it.
 
     Raises:
-        NoticeError: the sender is at "each" token; a receiver is none of `FROZEN`; as `sweep`.
+        NoticeError: the sender's position is "each", a receiver is none of `FROZEN`, or as `sweep`.
     """
     receivers = list(receivers)
     _check(sender, receivers)
-    found = sweep(
+    result = sweep(
         model,
         pairs,
         [sender, *receivers],
@@ -74,15 +77,15 @@ def path_patching(
         seed=seed,
         engine=_from_the_first,
     )
-    return replace(found, settings={**found.settings, "sender": str(sender)})
+    return replace(result, settings={**result.settings, "sender": str(sender)})
 
 
 @measures("direct paths")
 def direct(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
-    """The engine of direct effects: `sweep(..., engine=paths.direct)`.
+    """The engine of direct effects, for `sweep(..., engine=paths.direct)`.
 
-    Each site is the sender in turn. The tables that come of it look like those of whole effects;
-    their settings tell them apart.
+    Each site is the sender in turn. The resulting tables look like those of whole effects; their
+    settings tell them apart.
     """
     return [_direct(model, job) for job in jobs]
 
@@ -98,7 +101,7 @@ def _direct(model: VLM, job: Job) -> Outcome:
 
 @measures("paths")
 def _from_the_first(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
-    """The engine of `path_patching`: a job's first patch is the sender."""
+    """The engine of `path_patching`. A job's first intervention is the sender."""
     return [_through(model, job) for job in jobs]
 
 
@@ -115,7 +118,8 @@ def _through(model: VLM, job: Job) -> Outcome:
 
 
 def _both_runs(model: VLM, job: Job):
-    """Answer logits and activations of the unpatched runs: base, source, here, there."""
+    """(base, source, here, there): the base and the source run's answer logits, and their
+    activations."""
     points = job.points.union(frozen_points(model))
     base, here = record(model, job.base, points, job.answer.prefix)
     source, there = record(model, source_run(job), job.points, job.answer.prefix)
@@ -123,16 +127,13 @@ def _both_runs(model: VLM, job: Job):
 
 
 def _mixed(model: VLM, here: Activations, there: Activations, sender: Intervention) -> Activations:
-    """What is given while a sender's path is followed: the base run's activations, frozen, and the
-    sender's from the source run."""
-    given = {point: here[point] for point in frozen_points(model)}
+    """The activations while a sender's path is followed: the base run's, frozen, and the sender's
+    from the source run."""
+    mixed = {point: here[point] for point in frozen_points(model)}
     for site in sender.sites:
         point = site.component, site.layer
-        mixed = given.get(point, here[point]).clone()
-        positions, width = list(site.positions), columns(model, site, mixed.shape[-1])
-        mixed[0, positions, width] = there[point][0, positions, width]
-        given[point] = mixed
-    return given
+        mixed[point] = copied(model, site, there[point], mixed.get(point, here[point]))
+    return mixed
 
 
 @contextmanager
@@ -140,7 +141,7 @@ def frozen(model: VLM, activations: Activations) -> Iterator[Activations]:
     """Within this block components give these activations, whatever they read.
 
     Yields:
-        What each of them would have given in the last run.
+        For each component, the activation that it would have given in the last run.
     """
     computed: dict[tuple[str, int], torch.Tensor] = {}
     with ExitStack() as stack:
@@ -156,7 +157,7 @@ def frozen(model: VLM, activations: Activations) -> Iterator[Activations]:
 
 
 def frozen_points(model: VLM) -> list[tuple[str, int]]:
-    """All (component, layer) that are frozen."""
+    """Every (component, layer) that is frozen."""
     return [
         (component, layer)
         for component in FROZEN
@@ -168,7 +169,7 @@ def frozen_points(model: VLM) -> list[tuple[str, int]]:
 def _check(sender: Site | Circuit, receivers: Sequence[Site | Circuit]) -> None:
     if isinstance(sender, Site) and sender.position == "each":
         raise NoticeError(
-            f"{sender}: a sender is one place, but 'each' is one for every token. "
+            f"{sender}: a sender is patched in one run, but 'each' asks for a run for every token. "
             "Use 'all', a role or an index as the position."
         )
     for site in flatten_sites(receivers):

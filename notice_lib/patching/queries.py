@@ -1,15 +1,17 @@
-"""A head's query as a site: where the head looks, and not what it finds there.
+"""A head's query as a site: it decides where the head looks, but not what the head reads there.
 
-Three engines for heads of the text stack, whose sites are queries instead of outputs; keys and
-values stay the base run's:
+There are three engines for heads of the text stack, whose sites are queries instead of outputs.
+Keys and values stay the base run's:
 
-- `patch`: exact, one full forward per site;
-- `first_order`: attribution patching, which takes the softmax for linear as well. A saturated
-  softmax has almost no gradient, so a query that moves all of a head's attention can look idle;
-- `corrected`: AtP*'s correction. The head's attention with the source run's query is computed
-  exactly, and only what comes after the head is linear. One more forward serves all sites.
+- `patch`: exact, by one full forward per site;
+- `first_order`: attribution patching, which treats the softmax as linear, too. A saturated softmax
+  has almost no gradient, so a query that moves all of a head's attention can seem to have no
+  effect;
+- `corrected`: with AtP*'s correction. The head's attention with the source run's query is computed
+  exactly, and only what comes after the head is treated as linear. One more forward serves all
+  sites.
 
-Source: Kramar et al., "AtP*" (2024), the QK fix (there for keys as well).
+Source: Kramar et al., "AtP*" (2024), the QK fix (there it is used for keys as well).
 """
 
 from collections.abc import Sequence
@@ -32,13 +34,13 @@ def patch(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
 
 @measures("attribution of queries")
 def first_order(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
-    """Attribution patching's estimates of them."""
+    """Estimates of the effects by attribution patching."""
     return attribution.patch(model, jobs, model.query_point)
 
 
 @measures("corrected attribution of queries")
 def corrected(model: VLM, jobs: Sequence[Job]) -> list[Outcome]:
-    """AtP*'s estimates of them."""
+    """Estimates of the effects with AtP*'s correction."""
     return [_corrected(model, job) for job in jobs]
 
 
@@ -47,8 +49,8 @@ def _corrected(model: VLM, job: Job) -> Outcome:
     source, queries = record(model, source_run(job), job.points, prefix, model.query_point)
     base, outputs, gradients = attribution.linearise(model, job.base, job.points, job.answer)
     _, here = record(model, job.base, frozen_points(model), prefix)
-    # With everything else frozen, a token's output depends on that token's query alone: one run
-    # with all of the source's queries serves all sites.
+    # With everything else frozen, a head's output at a token depends on no other token's query, so
+    # one run with all of the source's queries serves all sites.
     with frozen(model, here) as moved, _queries_from(model, queries):
         model.logits(job.base, prefix)
     changes = {at: moved[at] - outputs[at] for at in job.points}
@@ -57,7 +59,7 @@ def _corrected(model: VLM, job: Job) -> Outcome:
 
 
 def _queries_from(model: VLM, activations: Activations) -> ExitStack:
-    """A block within which attentions ask with these queries."""
+    """A block within which attentions use these queries."""
     stack = ExitStack()
     for at, activation in activations.items():
         where = model.query_point(*at)

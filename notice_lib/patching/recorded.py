@@ -1,20 +1,23 @@
 """The unpatched runs of a decoder-only model, kept so that patched runs can resume in them.
 
-A base run is the model's own forward, with hooks: what each layer was given, its keys and values,
-and what it gave. A patched run resumes at its lowest patched layer, at the first patched token p or
-before it: at a token of which no earlier one sees anything, in this layer and all above, so that
-none of them ever changes. Where that is so is read from the attention masks that the base run
-really had. Causal models share everything before p; where a block of tokens sees itself in both
-directions (PaliGemma's prefix, Gemma 3's image), runs start at its first token or behind it.
+A base run is the model's usual forward. Hooks keep what each layer was given, its keys and values,
+and what it gave. A patched run resumes at its lowest patched layer, and at the last token up to the
+first patched one where no earlier token sees this token or a later one, in this layer and all
+above. Then no earlier token ever changes. Which tokens these are is read from the attention masks
+that the base run really had. In causal models a run starts at its first patched token. If a block
+of tokens sees itself in both directions (PaliGemma's prefix, Gemma 3's image), runs start at the
+block's first token or behind the block.
 
-What the engine does not know is refused by name. Shapes: P pairs of one layout, T tokens, width D.
+A model that does something the engine does not know is refused, and the message names it. Shapes: P
+pairs of one layout, T tokens, width D.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from inspect import signature, unwrap
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -29,7 +32,7 @@ from .packed import Asked, Base, Mask, Recorder, attending, unknown_arguments
 from .resume import Entry
 
 TOKEN_DIMENSION = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
-"""The tokens' dimension in each argument of a layer that tells something of every token."""
+"""Arguments of a layer that have a value for each token, and the dimension of the tokens."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,10 @@ class LayerRun:
     """One layer in the base runs.
 
     Attributes:
-        module, attention: the layer, and its attention.
-        input, output: (P, T, D)
-        settings: the keyword arguments without mask and cache.
-        base: what its attention takes from the base runs.
+        module, attention: the layer and its attention.
+        input, output: the hidden states before and after it, (P, T, D).
+        settings: its further arguments, without the mask and the cache.
+        base: what attention in patched runs takes from the base runs.
     """
 
     module: torch.nn.Module
@@ -51,10 +54,10 @@ class LayerRun:
     base: Base
 
     def settings_of(self, tokens: torch.Tensor, known: dict) -> dict:
-        """The keyword arguments for rows that carry these tokens.
+        """The further arguments for rows that carry these tokens.
 
         Args:
-            known: what was cut for them before: layers share most of their arguments.
+            known: those that were made for these rows before, since layers share most of them.
         """
         for name, value in self.settings.items():
             if id(value) not in known:
@@ -68,11 +71,11 @@ class Run:
 
     Attributes:
         layers: of the text stack.
-        starts: for each layer and token, the last token up to it at which runs from that layer may
-            start.
-        tower: the vision tower's inputs at the layers where patched runs start.
-        activations: of all points that are patched.
-        logits: (P, vocabulary)
+        starts: for each layer and token, the last token up to this one at which a run that resumes
+            in this layer may start.
+        tower: the inputs of those of the tower's layers at which patched runs resume.
+        activations: at all points that are patched.
+        logits: of the answer's next token, (P, vocabulary).
         unembed: from the last layer's outputs (..., D) to logits (..., vocabulary).
     """
 
@@ -85,7 +88,7 @@ class Run:
 
     @property
     def length(self) -> int:
-        """T"""
+        """The number of tokens, T."""
         return self.layers[0].input.shape[1]
 
 
@@ -99,44 +102,22 @@ def record(
     """Unpatched runs of one layout, in one forward.
 
     Args:
-        points: whose activations are kept.
+        points: components and layers whose activations are kept.
         tower: modules of the vision tower whose inputs are kept.
 
     Raises:
         NoticeError: the model does something between, in or behind its layers that this engine
             does not know.
     """
-    layers, tower = model.text.layers, tower or {}
     _refuse_compiled(model)
-    calls, outputs, recorders = {}, {}, {}
+    points, tower = list(points), tower or {}
+    watched: dict[Any, HookPoint] = {point: model.hook_point(*point) for point in points}
+    watched |= {key: HookPoint(module, "input", False) for key, module in tower.items()}
+    if tower:
+        watched["tower"] = HookPoint(model.tower_layers[-1], "output", False)
     counting = _Counting()
-    with ExitStack() as stack:
-        for index, (layer, attention) in enumerate(zip(layers, model.text.attentions, strict=True)):
-
-            def listen(module, args, kwargs, index=index):
-                names = signature(module.forward).parameters
-                calls[index] = dict(zip(names, args, strict=False)) | kwargs
-
-            def keep(output, index=index):
-                outputs[index] = output
-
-            def begin(module, args):
-                counting.within = module
-
-            stack.enter_context(layer.register_forward_pre_hook(listen, with_kwargs=True))
-            stack.enter_context(hook(layer, "output", keep))
-            stack.enter_context(attention.register_forward_pre_hook(begin))
-            recorder = Recorder(attention, own_function(model, attention), counting.end)
-            recorders[index] = recorder, stack.enter_context(attending(attention, recorder))
-        seen = stack.enter_context(
-            watch(
-                {point: model.hook_point(*point) for point in points}
-                | {key: HookPoint(module, "input", False) for key, module in tower.items()}
-                | ({"tower": HookPoint(model.tower_layers[-1], "output", False)} if tower else {})
-            )
-        )
-        with counting:
-            logits = model.batch_logits(runs, prefix)
+    with _calls(model, counting) as calls, watch(watched) as seen, counting:
+        logits = model.batch_logits(runs, prefix)
     if counting.found:
         raise unknown(
             model,
@@ -144,18 +125,9 @@ def record(
             "tokens in order",
         )
     masks: dict[Hashable, Mask] = {}  # Layers of one kind are given the same mask.
-    found = []
-    for index, (recorder, task) in recorders.items():
-        check_calls(model, recorder.attention, task.calls)
-        eager = implementation(recorder.attention) == "eager"
-        base = _base(model, recorder, eager, masks)
-        settings = _settings(model, index, calls[index])
-        hidden = settings.pop(next(iter(signature(layers[index].forward).parameters)))
-        found.append(
-            LayerRun(layers[index], recorder.attention, hidden, outputs[index], settings, base)
-        )
-    _check_path(model, found)
-    unembed = model.unembedding(found[-1].output[:, -1], logits)
+    layers = [_layer_run(model, call, masks) for call in calls]
+    _check_path(model, layers)
+    unembed = model.unembedding(layers[-1].output[:, -1], logits)
     if unembed is None:
         raise unknown(
             model,
@@ -163,28 +135,92 @@ def record(
             "scaled or capped as its configuration says",
         )
     if tower:
-        _check_image(model, runs, seen["tower"], found[0].input)
-    activations = {point: seen[point] for point in points}
+        _check_image(model, runs, seen["tower"], layers[0].input)
     states = {key: seen[key] for key in tower}
-    return Run(found, _starts(model, found), states, activations, logits, unembed)
+    activations = {point: seen[point] for point in points}
+    return Run(layers, _starts(model, layers), states, activations, logits, unembed)
+
+
+class _Call:
+    """What one layer was given in the base runs, and what it gave.
+
+    Attributes:
+        arguments: of the layer, by name; the first are its hidden states.
+        output: (P, T, D)
+        recorder: what its attention was given.
+        attention_calls: how often transformers' attention interface was called.
+    """
+
+    arguments: dict
+    output: torch.Tensor
+    attention_calls: int
+
+    def __init__(self, index: int, layer: torch.nn.Module, recorder: Recorder):
+        self.index, self.layer, self.recorder = index, layer, recorder
+
+    def listen(self, module, args, kwargs) -> None:
+        names = signature(module.forward).parameters
+        self.arguments = dict(zip(names, args, strict=False)) | kwargs
+
+    def keep(self, output) -> None:
+        self.output = output
+
+
+@contextmanager
+def _calls(model: DecoderOnly, counting: "_Counting") -> Iterator[list[_Call]]:
+    """Within this block, what each layer of the text stack is given and gives is kept."""
+    calls, tasks = [], []
+    with ExitStack() as stack:
+        for index, layer in enumerate(model.text.layers):
+            attention = model.text.attentions[index]
+            recorder = Recorder(attention, own_function(model, attention), counting.end)
+            call = _Call(index, layer, recorder)
+            stack.enter_context(layer.register_forward_pre_hook(call.listen, with_kwargs=True))
+            stack.enter_context(hook(layer, "output", call.keep))
+            stack.enter_context(attention.register_forward_pre_hook(counting.begin))
+            tasks.append(stack.enter_context(attending(attention, recorder)))
+            calls.append(call)
+        yield calls
+    for call, task in zip(calls, tasks, strict=True):
+        call.attention_calls = task.calls
+
+
+def _layer_run(model: DecoderOnly, call: _Call, masks: dict[Hashable, Mask]) -> LayerRun:
+    """One layer's run, if this engine knows all that it was given."""
+    attention = call.recorder.attention
+    check_calls(model, attention, call.attention_calls)
+    base = _base(model, call.recorder, masks)
+    settings = _settings(model, call)
+    hidden = settings.pop(next(iter(signature(call.layer.forward).parameters)))
+    return LayerRun(call.layer, attention, hidden, call.output, settings, base)
+
+
+def are_heads_side_by_side(run: Run, layer: int) -> bool:
+    """Whether a layer's output projection reads just the heads' outputs, one beside the other.
+
+    The run's activations must include the layer's "self_attention".
+    """
+    heads = run.layers[layer].base.output.flatten(2)
+    entering = run.activations["self_attention", layer]
+    return heads.shape == entering.shape and torch.equal(heads, entering)
 
 
 def unknown(model: DecoderOnly, why: str) -> NoticeError:
-    """Of a model that this engine does not understand."""
+    """The error for a model that this engine does not know how to run by parts."""
     return NoticeError(
-        f"{model.name or 'This model'} cannot be run by parts: {why}. Load it with "
-        'load_model(..., engine="reference"), which runs one full forward for each site; it is '
-        "exact, and slower."
+        f"{model} cannot be run by parts: {why}. Load it with "
+        'load_model(..., engine="reference"), which runs one full forward for each site. That is '
+        "exact, but slower."
     )
 
 
 def own_mask(model, attention: torch.nn.Module) -> NoticeError:
-    """Of an attention that makes a mask where it is given none."""
+    """The error for an attention that makes a mask although it is given none."""
     return unknown(model, f"{type(attention).__name__} makes an attention mask of its own")
 
 
 def _refuse_compiled(model) -> None:
-    """Compiled code is called without the hooks and attention functions that are exchanged here."""
+    """Refuse compiled code, which runs without the hooks and attention functions set here."""
     modules = (model.model, *model.text.layers, *model.text.attentions)
     if any(
         hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
@@ -209,7 +245,8 @@ def implementation(attention: torch.nn.Module) -> str | None:
 def own_function(model, attention: torch.nn.Module) -> Callable:
     """The attention function of transformers that a module calls.
 
-    Eager ones are no part of transformers' interface: each model's file has its own.
+    Eager attention is no part of transformers' interface: each model's file defines its own
+    function.
     """
     name, kind = implementation(attention), type(attention).__name__
     forward = unwrap(type(attention).forward)
@@ -224,18 +261,19 @@ def own_function(model, attention: torch.nn.Module) -> Callable:
 
 
 def check_calls(model, attention: torch.nn.Module, calls: int) -> None:
-    """Refuse a layer whose attention did not go through its function just once."""
+    """Refuse a layer that did not call transformers' attention interface exactly once."""
     if calls != 1:
         raise unknown(
             model,
             f"{type(attention).__name__} called transformers' attention interface {calls} times "
-            "in one layer, and not once",
+            "in one layer instead of once",
         )
 
 
-def _base(model, recorder: Recorder, eager: bool, masks: dict[Hashable, Mask]) -> Base:
-    """What a layer's attention was given, if it is all known."""
+def _base(model, recorder: Recorder, masks: dict[Hashable, Mask]) -> Base:
+    """What patched runs take from a layer's attention, if all that it was given is known."""
     asked, attention = recorder.asked, recorder.attention
+    eager = implementation(attention) == "eager"
     unknown_ones = unknown_arguments(asked.arguments)
     if unknown_ones:
         raise unknown(
@@ -243,15 +281,15 @@ def _base(model, recorder: Recorder, eager: bool, masks: dict[Hashable, Mask]) -
             f"{type(attention).__name__} gives its attention {', '.join(unknown_ones)}, which this "
             "engine does not know",
         )
-    # What sdpa does without a mask: what the call says, else the module, else causal.
+    # Without a mask, sdpa is causal if the call says so, else if the module does, else always.
     causal = asked.arguments.get("is_causal")
     causal = getattr(attention, "is_causal", True) if causal is None else causal
     key = id(asked.mask) if asked.mask is not None else ("none", not eager and causal)
     if key not in masks:
         masks[key] = _mask(model, asked, causal=not eager and causal)
-    states = asked.keys
-    precision = torch.float32 if eager else torch.promote_types(states.dtype, torch.float32)
-    return Base(states, asked.values, masks[key], precision, asked.output)
+    dtype = asked.keys.dtype
+    precision = torch.float32 if eager else torch.promote_types(dtype, torch.float32)
+    return Base(asked.keys, asked.values, masks[key], precision, asked.output)
 
 
 def _mask(model, asked: Asked, causal: bool) -> Mask:
@@ -261,19 +299,19 @@ def _mask(model, asked: Asked, causal: bool) -> Mask:
         everything = torch.ones(shape, dtype=torch.bool, device=device)
         return Mask(everything.triu(1) if causal else ~everything)
     if not isinstance(mask, torch.Tensor) or mask.dim() != 4 or mask.shape[-2:] != (length, length):
-        found = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
+        given = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
         raise unknown(
-            model, f"a layer needs a {length} x {length} attention mask and gets one of {found}"
+            model, f"a layer needs a {length} x {length} attention mask and gets one of {given}"
         )
     return Mask.of(mask)
 
 
-def _settings(model, index: int, call: dict) -> dict:
-    """A layer's arguments, if of all of them any tokens' part can be taken."""
-    hidden = next(iter(call.values()))
+def _settings(model, call: _Call) -> dict:
+    """A layer's arguments, if each can be cut to some of the tokens."""
+    hidden = next(iter(call.arguments.values()))
     settings = {
         name: value
-        for name, value in call.items()
+        for name, value in call.arguments.items()
         if name not in ("attention_mask", "past_key_values")
     }
     strange = [
@@ -284,8 +322,8 @@ def _settings(model, index: int, call: dict) -> dict:
     if strange:
         raise unknown(
             model,
-            f"layer {index} is given {', '.join(strange)}, of which is not known how they belong "
-            "to tokens",
+            f"layer {call.index} is given {', '.join(strange)}, and how its values belong to "
+            "tokens is unknown",
         )
     return settings
 
@@ -299,7 +337,7 @@ def _is_plain(value) -> bool:
 
 
 def _is_known(name: str, value, length: int) -> bool:
-    """Whether an argument says nothing of tokens, or is known to say something of each."""
+    """Whether an argument does not depend on tokens, or is known to have a value for each."""
     return _is_plain(value) or (
         name in TOKEN_DIMENSION
         and all(
@@ -310,7 +348,7 @@ def _is_known(name: str, value, length: int) -> bool:
 
 
 def _rows(name: str, value, tokens: torch.Tensor):
-    """An argument for rows that carry these tokens."""
+    """A layer's argument for rows that carry these tokens."""
     if _is_plain(value):
         return value
     parts = [
@@ -321,7 +359,7 @@ def _rows(name: str, value, tokens: torch.Tensor):
 
 
 def _check_path(model: DecoderOnly, layers: Sequence[LayerRun]) -> None:
-    """Refuse a model that is more than its layers, one after the other."""
+    """Refuse a model that changes the hidden states between its layers."""
     for index, (layer, above) in enumerate(pairwise(layers)):
         if not torch.equal(layer.output.to(above.input.device), above.input):
             raise unknown(model, f"its hidden states change between layers {index} and {index + 1}")
@@ -331,8 +369,8 @@ def _check_image(model, runs: Sequence[Inputs], tower: torch.Tensor, first: torc
     """Refuse to patch the tower of a model that does more to its states than `image_states`.
 
     Args:
-        tower: (P, class token + patches, D_v) the output of its last layer.
-        first: (P, T, D) what enters the text's first layer.
+        tower: the output of its last layer, (P, class token + patches, D_v).
+        first: the input of the text's first layer, (P, T, D).
     """
     with model.noise(runs):
         expected = model.image_states(tower).to(first)
@@ -346,18 +384,22 @@ def _check_image(model, runs: Sequence[Inputs], tower: torch.Tensor, first: torc
 
 
 class _Counting(TorchFunctionMode):
-    """Notes which attention module makes a tensor of positions before it attends.
+    """Notes an attention module that makes a tensor of positions before it attends.
 
     Attributes:
-        within: the module that runs, from its start to its attention function.
-        found: the class of one that counted.
+        within: the attention module that runs but has not reached its attention function yet.
+        found: the class of a module that made such a tensor; empty if none did.
     """
 
     within: torch.nn.Module | None = None
     found: str = ""
 
+    def begin(self, module, args) -> None:
+        """To be called when an attention module is entered."""
+        self.within = module
+
     def end(self) -> None:
-        """The module has come to its attention function."""
+        """To be called when it has reached its attention function."""
         self.within = None
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -367,8 +409,8 @@ class _Counting(TorchFunctionMode):
 
 
 def _starts(model: DecoderOnly, layers: Sequence[LayerRun]) -> list[list[int]]:
-    """For each layer and token, the last token up to it at which runs may start: of which no token
-    before it sees anything, in this layer and all above."""
+    """As `Run.starts`: at such a token, no earlier one sees it or a later one, in this layer and
+    all above."""
     allowed, starts, known = None, [], {}
     for layer in reversed(layers):
         mask = layer.base.mask
@@ -376,15 +418,15 @@ def _starts(model: DecoderOnly, layers: Sequence[LayerRun]) -> list[list[int]]:
             if mask.hidden.all(-1).any():
                 raise unknown(model, "some of its tokens see no token at all")
             known[id(mask)] = closed(mask)
-        own = known[id(mask)]
-        allowed = own if allowed is None else allowed & own
+        here = known[id(mask)]
+        allowed = here if allowed is None else allowed & here
         tokens = torch.arange(len(allowed))
         starts.append(torch.where(allowed, tokens, 0).cummax(0).values.tolist())
     return starts[::-1]
 
 
 def closed(mask: Mask) -> torch.Tensor:
-    """(T,): whether the tokens before each see only one another."""
+    """(T,) booleans: whether the tokens before each token see only one another."""
     seen = (~mask.hidden).flatten(0, 1).any(0).cpu()
     tokens = torch.arange(len(seen))
     reach = torch.where(seen, tokens + 1, 0).amax(1).cummax(0).values

@@ -1,6 +1,6 @@
-"""The reference: activation patching by one full forward per patched run, with hooks.
+"""The reference: activation patching by one full forward for each patched run, with hooks.
 
-Slow and obvious: the oracle that any faster engine must equal.
+It is slow and simple, and every faster engine must give the same numbers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,30 +13,41 @@ from ..models.answers import score
 from ..models.base import VLM, Inputs
 from ..models.hooks import HookPoint, hook, watch
 from .jobs import NO_SCORES, Activations, Job, Outcome
-from .sites import PlacedSite
+from .sites import PlacedSite, check_placed
 
 Where = Callable[[str, int], HookPoint]
 """(component, layer) -> where its activation is read and written; `VLM.hook_point` by default."""
 
 
 def patch(model: VLM, jobs: Sequence[Job], where: Where | None = None) -> list[Outcome]:
-    """Every intervention of every job, one full forward each."""
+    """Run every intervention of every job, with one full forward for each.
+
+    Raises:
+        NoticeError: a job's run has no place for one of its sites.
+    """
     return [_patch_one(model, job, where) for job in jobs]
 
 
 def _patch_one(model: VLM, job: Job, where: Where | None) -> Outcome:
+    check_placed(model, job.base, job.answer, job.interventions)
     answer = job.answer
-    if isinstance(job.source, Inputs):
-        logits, activations = record(model, job.source, job.points, answer.prefix, where)
-        source = score(logits, answer)
-    else:
-        activations, source = job.source, NO_SCORES
+    activations, source = record_source(model, job, where)
     patched = [
         patched_logits(model, job.base, activations, intervention.sites, answer.prefix, where)
         for intervention in job.interventions
     ]
     base = score(model.logits(job.base, answer.prefix), answer)
     return Outcome(base, source, torch.stack([score(logits, answer) for logits in patched]))
+
+
+def record_source(
+    model: VLM, job: Job, where: Where | None = None
+) -> tuple[Activations, torch.Tensor]:
+    """The activations that a job copies, and the (4,) scores of the run that they come from."""
+    if not isinstance(job.source, Inputs):
+        return job.source, NO_SCORES
+    logits, activations = record(model, job.source, job.points, job.answer.prefix, where)
+    return activations, score(logits, job.answer)
 
 
 @torch.no_grad()
@@ -47,7 +58,7 @@ def record(
     prefix: tuple[int, ...] = (),
     where: Where | None = None,
 ) -> tuple[torch.Tensor, Activations]:
-    """One unpatched run.
+    """Run a model without patching anything.
 
     Returns:
         (vocabulary,) answer logits, and the activations of the components and layers in `points`.
@@ -69,7 +80,7 @@ def patched_logits(
     """(vocabulary,) answer logits of the base run with the source's activation at all `sites`.
 
     Raises:
-        NoticeError: a site never fired.
+        NoticeError: a site's module was never called.
         IndexError: a site's position lies beyond the base run's last token.
     """
     where, fired = where or model.hook_point, set()
@@ -78,12 +89,8 @@ def patched_logits(
         for site in sites:
 
             def write(activation, site=site):
-                activation = activation.clone()
-                positions, width = list(site.positions), columns(model, site, activation.shape[-1])
-                given = source[site.component, site.layer]
-                activation[0, positions, width] = given[0, positions, width]
                 fired.add(site)
-                return activation
+                return copied(model, site, source[site.component, site.layer], activation)
 
             point = where(site.component, site.layer)
             stack.enter_context(hook(point.module, point.on, write))
@@ -94,6 +101,13 @@ def patched_logits(
             f"Nothing was patched: these sites never fired: {sorted(silent, key=str)}"
         )
     return logits
+
+
+def copied(model: VLM, site: PlacedSite, source: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """The base run's activation (1, T, width) with the source's at one site."""
+    patched, at = base.clone(), (0, list(site.positions), columns(model, site, base.shape[-1]))
+    patched[at] = source[at]
+    return patched
 
 
 def columns(model: VLM, site: PlacedSite, width: int) -> slice:

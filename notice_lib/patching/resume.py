@@ -1,18 +1,22 @@
-"""What the plans of both families share: where a patched run may start, and writing into a batch
-of runs.
+"""What the plans of BLIP and of decoder-only models share: where patched runs resume, which of them
+run together, and how activations are written into a batch of runs.
 
-A patched run differs from its base run only from its lowest patched layer on: its *entry*. Shapes:
-P pairs, n patched runs of each, T tokens, width W.
+A patched run differs from its base run only from its lowest patched layer on. That layer is its
+*entry*, where the run resumes from the base run's recorded states. Shapes: P pairs, n patched runs
+of each, T tokens, width W.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 
 from ..models.base import VLM, Inputs
 from ..models.hooks import hook
-from .jobs import Activations
+from .jobs import Activations, Job
+from .memory import Budget
 from .sites import Intervention
 
 Entry = tuple[str, int]
@@ -26,18 +30,71 @@ def entry(model: VLM, intervention: Intervention) -> Entry:
     """The lowest stack and layer that an intervention writes to."""
     order = list(model.stacks)
     stack, layer = min(
-        (order.index(model.stack_of(site.component)), site.layer) for site in intervention.sites
+        (order.index(model.stack_of(component)), layer) for component, layer in intervention.points
     )
     return order[stack], layer
+
+
+def is_single(model: VLM, intervention: Intervention) -> bool:
+    """Whether it is a single site of the text stack: in its layer only patched tokens change."""
+    return len(intervention.sites) == 1 and entry(model, intervention)[0] == "text"
+
+
+def tower_tokens(model: VLM, intervention: Intervention) -> int:
+    """How many tokens of the vision tower a patched run computes."""
+    in_tower = entry(model, intervention)[0] == "vision"
+    return model.grid**2 + model.class_tokens if in_tower else 0
+
+
+def tokens_together(model: VLM, job: Job, tokens: Sequence[int]) -> int:
+    """Tokens of one job's patched runs that are computed at once if memory allows.
+
+    Args:
+        tokens: of each intervention's run.
+    """
+    together: Counter[Entry] = Counter()
+    for intervention, needed in zip(job.interventions, tokens, strict=True):
+        together[entry(model, intervention)] += needed
+    return max([len(job.base), *together.values()])
+
+
+def chunks(
+    model: VLM, jobs: Sequence[Job], same: Sequence[bool], tokens: Sequence[int], budget: Budget
+) -> Iterator[list[int]]:
+    """Indices of the interventions that resume together, as many as the budget allows.
+
+    They have one entry. Single sites of the text stack also have equally many patched tokens, and
+    only those tokens are computed in the patched layer.
+
+    Args:
+        same: interventions that change nothing and are not run (`unchanged`).
+        tokens: of each intervention's run in one pair; the longest runs come first.
+    """
+    groups: dict[tuple, list[int]] = defaultdict(list)
+    for i, intervention in enumerate(jobs[0].interventions):
+        if not same[i]:
+            single = is_single(model, intervention)
+            patched = len(intervention.sites[0].positions) if single else None
+            groups[entry(model, intervention), patched].append(i)
+    for group in groups.values():
+        chunk: list[int] = []
+        used = 0
+        for i in sorted(group, key=lambda i: -tokens[i]):
+            if chunk and (used + tokens[i]) * len(jobs) > budget.tokens:
+                yield chunk
+                chunk, used = [], 0
+            chunk.append(i)
+            used += tokens[i]
+        yield chunk
 
 
 def unchanged(
     model: VLM, interventions: Sequence[Intervention], base: Activations, source: Activations
 ) -> list[bool]:
-    """For each patch, whether it writes just what is there: then its run is the base run.
+    """For each intervention, whether it writes what the base run has already.
 
-    So it is for all of LLaVA's tokens before the image when the image is corrupted, and for
-    BLIP's first self-attention.
+    Then its run is the base run. That is so at all of LLaVA's tokens before the image when the
+    image is corrupted, and for BLIP's first self-attention.
     """
     heads = {point: model.stacks[model.stack_of(point[0])].n_heads for point in source}
     same = {
@@ -53,12 +110,12 @@ def unchanged(
 
 
 class Writes:
-    """Writes n interventions into a batch of their runs, n for each of P pairs.
+    """Writes n interventions into a batch of P pairs' n patched runs.
 
     Args:
-        source: (P, T, W) each.
-        row_of: where a run's tokens stand in batches of the text stack; by default the runs are
-            whole and side by side, as they are in the other stacks.
+        source: the activations that are copied, (P, T, W) each.
+        row_of: where a run's tokens stand in batches of the text stack. By default whole runs stand
+            side by side there, as they do in the other stacks.
     """
 
     def __init__(
@@ -70,16 +127,27 @@ class Writes:
     ):
         self.model, self.interventions = model, interventions
         self.source, self.row_of = source, row_of
-        self.points = {
-            (site.component, site.layer)
-            for intervention in interventions
-            for site in intervention.sites
-        }
+        self.points = set().union(*(intervention.points for intervention in interventions))
+
+    @classmethod
+    def at_patched_tokens(
+        cls, model: VLM, interventions: Sequence[Intervention], source: Activations
+    ) -> "Writes":
+        """Into batches that hold the patched tokens of each run and no others.
+
+        Args:
+            interventions: single sites of the text stack, each with the same number of tokens.
+        """
+        sites = [intervention.sites[0] for intervention in interventions]
+        width = len(sites[0].positions)
+        place = [{token: at for at, token in enumerate(site.positions)} for site in sites]
+        return cls(model, interventions, source, lambda run, token: run * width + place[run][token])
 
     def __call__(self, component: str, layer: int, x: torch.Tensor) -> torch.Tensor:
-        """The activation with this component's and layer's sites written.
+        """The activation with the sites of this component and layer written into it.
 
-        Its dimensions but for the last are those of the P pairs' runs and tokens, in this order.
+        Args:
+            x: (P, ..., W); the dimensions between are those of the pair's runs and their tokens.
         """
         if (component, layer) not in self.points:
             return x
@@ -100,8 +168,7 @@ class Writes:
         return x
 
     def _cells(self, component: str, layer: int, row_of: RowOf):
-        """The rows that are written, each one's token, and which of its heads (of all where the
-        whole module is)."""
+        """The rows that are written, and for each row its token and which heads are written."""
         n_heads = self.model.stacks[self.model.stack_of(component)].n_heads
         tokens: dict[int, int] = {}
         heads: dict[int, list[bool]] = {}
@@ -112,33 +179,27 @@ class Writes:
                 for token in site.positions:
                     row = row_of(run, token)
                     tokens[row] = token
-                    own = heads.setdefault(row, [False] * n_heads)
-                    own[slice(None) if site.head is None else slice(site.head, site.head + 1)] = [
-                        True
-                    ] * (n_heads if site.head is None else 1)
+                    written = heads.setdefault(row, [False] * n_heads)
+                    for head in range(n_heads) if site.head is None else (site.head,):
+                        written[head] = True
         return list(tokens), list(tokens.values()), list(heads.values())
 
     @contextmanager
     def hooked(self, stack: str) -> Iterator[None]:
-        """Within this block, the modules of one stack run with their sites written."""
+        """Within this block, one stack's modules give the patched activations."""
         with ExitStack() as hooks:
             for component, layer in self.points:
                 if self.model.stack_of(component) == stack:
                     point = self.model.hook_point(component, layer)
-                    hooks.enter_context(
-                        hook(point.module, point.on, _bound(self, component, layer))
-                    )
+                    write = partial(self, component, layer)
+                    hooks.enter_context(hook(point.module, point.on, write))
             yield
-
-
-def _bound(writes: Writes, component: str, layer: int):
-    return lambda activation: writes(component, layer, activation)
 
 
 def tower_inputs(
     model: VLM, interventions: Sequence[Intervention]
 ) -> Mapping[Entry, torch.nn.Module]:
-    """The layers of the vision tower at which runs of these interventions start."""
+    """The layers of the vision tower at which runs with these interventions resume."""
     entries = {entry(model, intervention) for intervention in interventions}
     return {
         (stack, layer): model.tower_layers[layer] for stack, layer in entries if stack == "vision"
@@ -148,7 +209,7 @@ def tower_inputs(
 def run_tower(
     model: VLM, hidden: torch.Tensor, layer: int, writes: Writes, bases: Sequence[Inputs]
 ) -> torch.Tensor:
-    """(P n, image tokens, D) image states of patched runs that start at a layer of the tower.
+    """(P n, image tokens, D) image states of patched runs that resume at a layer of the tower.
 
     Args:
         hidden: (P, class token + patches, D_v), the base runs' inputs of that layer.

@@ -1,16 +1,15 @@
-"""A model's self-check: the engine against the reference, on this very model.
+"""A model's self-check: the engine against the reference, on the model that was loaded.
 
-What could go wrong is of two kinds, and so is the check. *Whether the engine does what the model's
-layers do* is a question of arithmetic that half precision hides; it is answered in float64, on one
-layer of each kind and few tokens (`prove_layers`). *Whether the runs are put together correctly* on
-the real weights and a real input is answered by patching: random sites, a circuit of all, chunks as
-large as the engine will use; each site's difference must be a small part of its effect.
+Two kinds of things can go wrong, and each has its check. *Does the engine do what the model's
+layers do?* This is a question of arithmetic, and half precision would hide the answer. It is
+answered in float64, on one layer of each kind and a few tokens (`layer_proof`). *Are the runs put
+together correctly*, with the real weights and a real input? This is answered by patching random
+sites and a circuit of all of them, in chunks as large as the engine will use. Each site's
+difference must be a small part of its effect.
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,41 +19,37 @@ from ..errors import NoticeError
 from ..models.base import VLM, AnswerTokens, Inputs
 from ..models.decoder import DecoderOnly
 from . import engine, reference
-from .double import DoublePrecision
 from .jobs import Job, Outcome
-from .packed import Base, OwnMask, Recorder, Suffixes, WholeRuns, attending
-from .recorded import LayerRun, closed, not_heads, own_function, own_mask, record
+from .layer_proof import count_near_ties, failed, prove_layers
+from .recorded import are_heads_side_by_side, not_heads, record
 from .sites import Intervention, PlacedSite
 
 PROMPT = "Is the dog or the goat on the table?"
 
 PART = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""Largest difference, as a part of a site's effect. Other dtypes: `COARSE`."""
+"""The largest allowed difference as a part of a site's effect, by dtype."""
 COARSE = 0.1
+"""The same for half precision."""
 NOISES = 4
-"""Largest difference where a site's effect is small, in multiples of the reference's own noise."""
-LAYER_TOLERANCE = 1e-9
-"""Largest difference of a layer's output in float64, as a part of its largest value."""
-TOKENS = 24
-"""Of the image and of the text behind it, on which layers are proved."""
+"""The largest allowed difference at sites of small effect, in multiples of `Check.noise`."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a self-check found; differences and effects are in logits.
+    """The result of a self-check. Differences and effects are in logits.
 
     Attributes:
-        sites: patched runs that were compared.
-        difference: the largest between engine and reference.
-        effect: the largest of an intervention.
-        noise: what rounding alone does to the reference's logits: their change when each pixel is
-            moved by one unit in its last place.
-        proving: sites whose effect is more than ten times what their difference might have been;
-            in half precision the others prove nothing.
+        sites: number of patched runs that were compared.
+        difference: the largest difference between engine and reference.
+        effect: the largest effect of an intervention.
+        noise: the change of the reference's logits when each pixel moves by one unit in its last
+            place, which is what rounding alone can do.
+        proving: number of sites whose effect is more than ten times their difference and the noise.
+            In half precision, the others prove nothing.
         layers: kinds of layers that were proved in float64.
-        unproved: kinds that could not be (4-bit weights, kernels without float64), and why.
-        near_ties: tokens of the input that rounding could send to another expert, in a mixture of
-            experts: there engine and reference may differ without either being wrong.
+        unproved: kinds that could not be proved (4-bit weights, kernels without float64), and why.
+        near_ties: number of times that rounding could send a token to another expert, in a mixture
+            of experts. There engine and reference may differ although both are correct.
     """
 
     sites: int
@@ -68,27 +63,28 @@ class Check:
 
 
 def random_input(model: VLM, seed: int = 0) -> Inputs:
-    """A random image of the model's size, and a question about it."""
+    """A question about a random image of the model's size."""
     side = model.image_size
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     return model.inputs(Image.fromarray(pixels), PROMPT)
 
 
 def verify(model: VLM, inputs: Inputs | None = None, seed: int = 0) -> Check:
-    """Compare a model's engine with the reference: about twelve forwards, and a few layers.
+    """Compare a model's engine with the reference, by about twelve forwards and a few layers.
 
-    In one run, activations are replaced by random ones that are as large: each component of the
-    text stack at some of the image's tokens and at one of the text, and a circuit of all, at random
-    layers of the lower half, so that most of the stack runs.
+    In one run, activations are replaced by random ones of the same size: each component of the text
+    stack at some of the image's tokens and at one token of the text, and all of these as a circuit.
+    The layers are random ones of the lower half, so most of the stack runs.
 
-    It is checked as well that what enters an attention's output projection is its heads side by
-    side; where it is not, single heads are refused from then on (`DecoderOnly.no_heads`).
+    It is also checked whether the input of an attention's output projection is its heads side by
+    side. If it is not, single heads are refused from then on (`DecoderOnly.no_heads`).
 
     Args:
-        inputs: of `random_input`, if not given.
+        inputs: the input on which they are compared; by default that of `random_input`.
 
     Raises:
-        NoticeError: they differ, or the model does something that the engine does not know.
+        NoticeError: engine and reference differ, or the model does something that the engine does
+            not know.
     """
     inputs = random_input(model, seed) if inputs is None else inputs
     rng = np.random.default_rng(seed)
@@ -101,21 +97,21 @@ def verify(model: VLM, inputs: Inputs | None = None, seed: int = 0) -> Check:
         near_ties = count_near_ties(model, inputs)
     sites = _random_sites(model, inputs, rng)
     interventions = (*(Intervention((site,)) for site in sites), Intervention(tuple(sites), "all"))
-    logits, own = reference.record(model, inputs, {(s.component, s.layer) for s in sites})
-    given = {point: _random_like(values, rng) for point, values in own.items()}
+    logits, usual = reference.record(model, inputs, interventions[-1].points)
+    given = {point: _random_like(values, rng) for point, values in usual.items()}
     answers = _most_changed(logits, reference.patched_logits(model, inputs, given, sites))
     job = Job(inputs, given, interventions, AnswerTokens((), *answers))
     (slow,) = reference.patch(model, [job])
     noise = _noise(model, inputs, logits, answers, rng)
     if isinstance(model, DecoderOnly):
         _check_batch(model, [inputs, random_input(model, seed + 1)], answers, noise)
-    found = _compare(model, slow, _in_full_chunks(model, job), noise)
+    check = _compare(model, slow, _in_full_chunks(model, job), noise)
     model.checked = True
-    return replace(found, layers=layers, unproved=unproved, near_ties=near_ties)
+    return replace(check, layers=layers, unproved=unproved, near_ties=near_ties)
 
 
 def _most_changed(before: torch.Tensor, after: torch.Tensor) -> list[int]:
-    """The words whose logits rise and fall most, of those that a model ever writes."""
+    """The two tokens whose logits rise and fall most, of those that the model ever writes."""
     written = before > torch.finfo(before.dtype).min
     change = (after - before).float()
     rises, falls = (torch.where(written, sign * change, -torch.inf).argmax() for sign in (1, -1))
@@ -123,14 +119,16 @@ def _most_changed(before: torch.Tensor, after: torch.Tensor) -> list[int]:
 
 
 def _in_full_chunks(model: VLM, job: Job) -> Outcome:
-    """A job's outcome by the engine, its interventions repeated until they fill a chunk; of each
-    one's runs that which is farthest from the first."""
+    """A job's outcome by the engine, with its interventions repeated until they fill a chunk.
+
+    Of each intervention's runs, it has the one that is farthest from the first.
+    """
     together = engine.tokens_of(model, job)
     copies = max(1, engine.MAX_TOKENS // together)
-    (found,) = engine.patch(model, [replace(job, interventions=job.interventions * copies)])
-    runs = found.patched.unflatten(0, (copies, -1))
+    (outcome,) = engine.patch(model, [replace(job, interventions=job.interventions * copies)])
+    runs = outcome.patched.unflatten(0, (copies, -1))
     farthest = (runs - runs[:1]).abs().amax(-1).argmax(0)
-    return replace(found, patched=runs[farthest, torch.arange(len(job.interventions))])
+    return replace(outcome, patched=runs[farthest, torch.arange(len(job.interventions))])
 
 
 def _noise(model: VLM, inputs: Inputs, logits, answers: list[int], rng) -> float:
@@ -145,10 +143,10 @@ def _noise(model: VLM, inputs: Inputs, logits, answers: list[int], rng) -> float
 
 @torch.no_grad()
 def _check_batch(model: DecoderOnly, runs: Sequence[Inputs], answers: list[int], noise) -> None:
-    """Two images in one forward, as pairs of one layout run, against each alone.
+    """Compare two images in one forward, as pairs of one layout are run, with each image alone.
 
     Raises:
-        NoticeError: the model answers otherwise in a batch.
+        NoticeError: the model's logits in a batch differ.
     """
     if runs[0].layout != runs[1].layout:
         return  # Then they are never run together.
@@ -157,16 +155,15 @@ def _check_batch(model: DecoderOnly, runs: Sequence[Inputs], answers: list[int],
     difference = (together - alone).abs().max().item()
     allowed = max(PART.get(model.dtype, COARSE) * alone.abs().max().item(), NOISES * noise)
     if not difference <= allowed:
-        raise NoticeError(
-            f"{model.name or model.family} failed its self-check: its logits differ by "
-            f"{difference:.2g} between two images in one forward and each alone (allowed: "
-            f'{allowed:.2g}). Load it with load_model(..., engine="reference"), which runs images '
-            "one by one."
+        raise failed(
+            model,
+            f"its logits differ by {difference:.2g} between two images in one forward and each "
+            f"image alone (allowed: {allowed:.2g})",
         )
 
 
 def _compare(model: VLM, slow: Outcome, fast: Outcome, noise: float) -> Check:
-    logits = slice(0, 2)  # of the scores
+    logits = slice(0, 2)  # The first two scores are logits.
     effects = (slow.patched - slow.base)[:, logits].abs().amax(1)
     differences = (slow.patched - fast.patched)[:, logits].abs().amax(1)
     differences = torch.maximum(differences, (slow.base - fast.base)[logits].abs().max())
@@ -174,11 +171,11 @@ def _compare(model: VLM, slow: Outcome, fast: Outcome, noise: float) -> Check:
     allowed = torch.clamp(part * effects, min=NOISES * noise)
     if not (differences <= allowed).all():
         worst = int((differences / allowed).argmax())
-        raise NoticeError(
-            f"{model.name or model.family} failed its self-check: the logits of a patched run "
-            f"differ by {differences[worst]:.2g} between the engine and one full forward per site "
-            f"(allowed: {allowed[worst]:.2g}; the site's effect is {effects[worst]:.2g}). Load it "
-            'with load_model(..., engine="reference"), which is exact, and slower.'
+        raise failed(
+            model,
+            f"the logits of a patched run differ by {differences[worst]:.2g} between the engine "
+            f"and one full forward per site (allowed: {allowed[worst]:.2g}; the site's effect is "
+            f"{effects[worst]:.2g})",
         )
     proving = int((effects > 10 * torch.clamp(differences, min=noise)).sum())
     return Check(len(effects), differences.max().item(), effects.max().item(), noise, proving)
@@ -190,9 +187,10 @@ def _random_like(values: torch.Tensor, rng) -> torch.Tensor:
 
 
 def _random_sites(model: VLM, inputs: Inputs, rng) -> list[PlacedSite]:
-    """Each component at the last half of the image's tokens, and at one of the text's last half.
+    """Each component at the last half of the image's tokens, and at one token of the prompt's last
+    half.
 
-    In the middle of the image, since it is there that tokens may see later ones.
+    The first of these lies in the middle of the image, where tokens may see later ones.
     """
     image = np.flatnonzero(inputs.image_tokens).tolist()
     text = [i for i in range(len(inputs) // 2, len(inputs)) if i not in image]
@@ -208,7 +206,7 @@ def _random_sites(model: VLM, inputs: Inputs, rng) -> list[PlacedSite]:
 
 @torch.no_grad()
 def check_heads(model: DecoderOnly, inputs: Inputs) -> None:
-    """Set `no_heads` where what enters an output projection is not the heads side by side."""
+    """Set `no_heads` if the input of an output projection is not the heads side by side."""
     projections = [("self_attention", layer) for layer in range(model.n_layers)]
     try:
         run = record(model, [inputs], projections)
@@ -217,144 +215,7 @@ def check_heads(model: DecoderOnly, inputs: Inputs) -> None:
             raise
         model.no_heads = f"whether its heads stand side by side could not be checked ({error})"
         return
-    for layer, at in zip(run.layers, projections, strict=True):
-        heads, entering = layer.base.output.flatten(2), run.activations[at]
-        if heads.shape != entering.shape or not torch.equal(heads, entering):
-            model.no_heads = not_heads(model, at[1])
+    for layer in range(model.n_layers):
+        if not are_heads_side_by_side(run, layer):
+            model.no_heads = not_heads(model, layer)
             return
-
-
-@torch.no_grad()
-def prove_layers(
-    model: DecoderOnly, inputs: Inputs, seed: int = 0
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """One layer of each kind in float64, on few tokens: suffixes by the engine against the layer as
-    it is.
-
-    Returns:
-        The kinds that were proved, and those that could not be, with the reason.
-
-    Raises:
-        NoticeError: the engine's layer differs from the model's own.
-    """
-    run = record(model, [inputs], [])
-    tokens = _few_tokens(inputs)
-    kinds = {_kind(layer): layer for layer in run.layers}
-    proved, unproved = [], []
-    for layer in kinds.values():
-        name = type(layer.module).__name__
-        try:
-            difference, scale = _difference(model, layer, tokens, seed)
-        except OwnMask:
-            raise own_mask(model, layer.attention) from None
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-            unproved.append(f"{name}: {str(error).splitlines()[0]}")
-            continue
-        if not difference <= LAYER_TOLERANCE * scale:
-            raise NoticeError(
-                f"{model.name or model.family} failed its self-check: in float64, outputs of "
-                f"{name} differ by {difference:.2g} between packed runs and the layer as it is "
-                f"(its values are up to {scale:.2g}). Load it with "
-                'load_model(..., engine="reference"), which is exact, and slower.'
-            )
-        proved.append(name)
-    return tuple(proved), tuple(unproved)
-
-
-def _few_tokens(inputs: Inputs) -> torch.Tensor:
-    """The last tokens of the image and of the text, in order."""
-    image = np.flatnonzero(inputs.image_tokens)[-TOKENS // 2 :]
-    text = np.flatnonzero(~np.array(inputs.image_tokens))[-TOKENS // 2 :]
-    return torch.from_numpy(np.sort(np.concatenate([image, text])))
-
-
-def _kind(layer: LayerRun) -> tuple:
-    """What tells layers apart: classes, plain settings of the attention, and the mask."""
-    plain = (bool, int, float, str, type(None))
-    settings = tuple(
-        (name, value)
-        for name, value in sorted(vars(layer.attention).items())
-        if isinstance(value, plain) and name != "layer_idx"
-    )
-    classes = tuple(type(module).__name__ for module in layer.module.modules())
-    return classes, settings, id(layer.base.mask)
-
-
-def _difference(model, layer: LayerRun, tokens: torch.Tensor, seed: int) -> tuple[float, float]:
-    """(largest difference, largest value) of a layer's output, its input changed from some token
-    on: by the engine, and by the layer itself."""
-    names = [name for name, module in layer.module.named_modules() if module is layer.attention]
-    module = deepcopy(layer.module).double()
-    for part in module.modules():  # the other ways to run experts know no float64
-        config: Any = getattr(part, "config", None)
-        if hasattr(config, "_experts_implementation_internal"):
-            config._experts_implementation_internal = "eager"
-    attention = module.get_submodule(names[0])
-    mask = layer.base.mask.rows(tokens).columns(tokens)
-    settings = {name: _double(value) for name, value in layer.settings_of(tokens, {}).items()}
-    hidden = layer.input[:1, tokens].double()
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(hidden.shape, generator=generator, dtype=torch.float64).to(hidden)
-    changed = hidden + hidden.std() * noise
-    starts = closed(mask).nonzero().flatten().tolist()
-    starts = sorted({starts[0], starts[len(starts) // 2], starts[-1]})
-
-    def call(hidden, settings, attend, given=None):
-        with attending(attention, attend):
-            found = module(hidden, attention_mask=given, past_key_values=None, **settings)
-        return found[0] if isinstance(found, tuple) else found
-
-    with DoublePrecision():
-        recorder = Recorder(attention, own_function(model, attention), lambda: None)
-        call(hidden, settings, recorder, mask.given())
-        asked = recorder.asked
-        base = Base(asked.keys, asked.values, mask, torch.float64, asked.output)
-        suffixes = Suffixes(starts, len(tokens))
-        rows = suffixes.tokens
-        own = {name: _double(value) for name, value in layer.settings_of(tokens[rows], {}).items()}
-        packed = call(changed[:, rows], own, WholeRuns(base, suffixes))
-        outputs = []
-        for start in starts:
-            mixed = torch.cat([hidden[:, :start], changed[:, start:]], 1)
-            outputs.append(call(mixed, settings, recorder, mask.given())[:, start:])
-        expected = torch.cat(outputs, 1)
-    return (packed - expected).abs().max().item(), expected.abs().max().item()
-
-
-def _double(value):
-    """An argument in float64, if it is of floating point."""
-    if isinstance(value, (tuple, list)):
-        return type(value)(map(_double, value))
-    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return value.double() if floating else value
-
-
-@torch.no_grad()
-def count_near_ties(model: DecoderOnly, inputs: Inputs) -> int:
-    """Tokens whose last chosen and first refused expert are as near to each other as rounding."""
-    config = model.model.config.get_text_config(decoder=True)
-    chosen = getattr(config, "num_experts_per_tok", None)
-    routers = [
-        part
-        for mlp in model.text.mlps
-        for name, part in mlp.named_modules()
-        if "router" in type(part).__name__.lower() or name == "gate"
-    ]
-    if not chosen or not routers:
-        return 0
-    ties = []
-
-    def look(module, args, output):
-        logits = output[0] if isinstance(output, tuple) else output
-        best = logits.flatten(0, -2).float().topk(min(chosen + 1, logits.shape[-1])).values
-        scale = torch.finfo(model.dtype).eps * best.abs().amax(-1)
-        if best.shape[-1] > chosen:
-            ties.append(int((best[:, chosen - 1] - best[:, chosen] <= NOISES * scale).sum()))
-
-    handles = [router.register_forward_hook(look) for router in routers]
-    try:
-        model.logits(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sum(ties)

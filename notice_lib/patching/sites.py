@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import index
 
 from ..errors import NoticeError
 from ..models.base import ROLES, VLM, AnswerTokens, Inputs
@@ -9,8 +10,11 @@ from ..pairs.masks import MASK_BITS
 from ..pairs.prompts import OptionSpans
 
 REGIONS = (*MASK_BITS, "elsewhere")
-"""Of an image: the patches that a ground-truth mask of either image of the pair reaches, and those
-that `differs` does not reach."""
+"""Regions of an image: the patches that a ground-truth mask of either image of the pair reaches,
+and those that the mask `differs` does not reach."""
+
+_IN_IMAGE = "image:"
+"""What stands before a region's name in a position."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +22,13 @@ class Site:
     """One place to patch, in words that hold for every pair.
 
     Attributes:
-        component: one of the model's, e.g. "cross_attention"; see `VLM.stacks`.
-        layer: from 0.
+        component: one of the model's, such as "cross_attention"; see `VLM.stacks`.
+        layer: counted from 0.
         head: one head's output before the output projection; None for the whole module.
-        position: "each": every text token in turn, a patched run of its own for each (in the vision
-            tower every patch and the class token); or what is patched at once: a token role
-            ("correct", "or", "last", "image", ...), "image:" and one of `REGIONS`, "all" tokens of
-            the stack, or one token's index.
+        position: "each" patches every text token in turn, in one patched run for each (in the
+            vision tower every patch and the class token). Any other position is patched in one run:
+            the tokens of a role ("correct", "or", "last", "image", ...), "image:" and one of
+            `REGIONS`, "all" tokens of the stack, or the token with an index.
     """
 
     component: str
@@ -32,11 +36,23 @@ class Site:
     head: int | None = None
     position: int | str = "each"
 
+    def __post_init__(self):
+        """Keep numpy's integers as Python's, which can be written as JSON."""
+        for name in ("layer", "head", "position"):
+            value = getattr(self, name)
+            named = (name == "head" and value is None) or (
+                name == "position" and isinstance(value, str)
+            )
+            try:
+                object.__setattr__(self, name, value if named else index(value))
+            except TypeError:
+                raise NoticeError(f"{self}: its {name} is not a whole number.") from None
+
     @property
     def region(self) -> str | None:
-        """Which of `REGIONS` the position names; None where it is another position."""
+        """The one of `REGIONS` that the position names; None if it names none."""
         name = str(self.position)
-        return name.removeprefix("image:") if name.startswith("image:") else None
+        return name.removeprefix(_IN_IMAGE) if name.startswith(_IN_IMAGE) else None
 
 
 @dataclass(frozen=True)
@@ -44,8 +60,11 @@ class Circuit:
     """Sites that are patched together in one run.
 
     Attributes:
-        name: what the table calls it.
-        sites: none of them at "each" token.
+        name: its name in the table.
+        sites: none of them has the position "each".
+
+    Raises:
+        NoticeError: it has no name or no site, or a site has the position "each".
     """
 
     name: str
@@ -63,7 +82,13 @@ class Circuit:
 
 @dataclass(frozen=True)
 class PlacedSite:
-    """A site in one pair's run: `positions` are token indices of its stack, `role` their role."""
+    """A site in one pair's run.
+
+    Attributes:
+        component, layer, head: as in `Site`.
+        positions: indices of tokens of the component's stack.
+        role: the tokens' role, or what the site calls a group of several roles.
+    """
 
     component: str
     layer: int
@@ -74,10 +99,20 @@ class PlacedSite:
 
 @dataclass(frozen=True)
 class Intervention:
-    """What one patched run copies: one placed site, or several of a circuit."""
+    """What one patched run copies.
+
+    Attributes:
+        sites: one placed site, or several of a circuit.
+        circuit: the circuit's name; empty for a single site.
+    """
 
     sites: tuple[PlacedSite, ...]
     circuit: str = ""
+
+    @property
+    def points(self) -> set[tuple[str, int]]:
+        """The components and layers that it writes to."""
+        return {(site.component, site.layer) for site in self.sites}
 
 
 Roles = Mapping[str, tuple[str, ...]]
@@ -94,12 +129,14 @@ def site_grid(
     """All sites of some components and layers.
 
     Args:
-        components: by default all of the text stack: BLIP's question encoder, LLaVA's language
-            model.
-        layers: by default all that a component has.
-        per_head: each head on its own instead of the whole module; components without heads
-            are refused.
+        components: by default all of the text stack (BLIP's question encoder, LLaVA's language
+            model).
+        layers: by default all layers of each component's stack.
+        per_head: whether to patch each head by itself instead of the whole module.
         position: as in `Site`.
+
+    Raises:
+        NoticeError: as `check_sites`; with `per_head`, a component has no heads.
     """
     components = model.components if components is None else tuple(components)
     layers = None if layers is None else tuple(layers)
@@ -117,7 +154,7 @@ def site_grid(
 
 
 def flatten_sites(sites: Iterable[Site | Circuit]) -> list[Site]:
-    """The sites, and those of the circuits among them."""
+    """The sites in their order, with each circuit replaced by its sites."""
     return [one for site in sites for one in (site.sites if isinstance(site, Circuit) else (site,))]
 
 
@@ -125,46 +162,97 @@ def check_sites(model: VLM, sites: Iterable[Site | Circuit]) -> None:
     """Refuse sites that the model does not have, before anything is run.
 
     Raises:
-        NoticeError: names the first such site, or a circuit's name that is used twice.
+        NoticeError: a site's component, layer, head or position does not exist in this model, or
+            two circuits have one name. Names the first such site or circuit.
     """
     sites, names = list(sites), set()
     for site in sites:
         if isinstance(site, Circuit):
             if site.name in names:
-                raise NoticeError(f"Two circuits are called {site.name!r}; name them apart.")
+                raise NoticeError(
+                    f"Two circuits are called {site.name!r}. Give each circuit a name of its own."
+                )
             names.add(site.name)
     for one in flatten_sites(sites):
         _check_site(model, one)
 
 
 def _check_site(model: VLM, site: Site) -> None:
+    _check_module(model, site)
+    known = ("each", "all", *ROLES, *(_IN_IMAGE + region for region in REGIONS))
+    if isinstance(site.position, str) and site.position not in known:
+        raise NoticeError(f"{site}: a position is an index or one of {', '.join(known)}.")
+    if site.region and model.grid == 0:
+        raise NoticeError(
+            f"{site}: {model} does not turn every image into the same square of tokens, so its "
+            'regions are unknown. Use position="image", which is all of the image.'
+        )
+
+
+def _check_module(model: VLM, site: Site | PlacedSite) -> None:
+    """Refuse a component, layer or head that does not exist."""
     point = model.hook_point(site.component, site.layer)
-    heads = model.stacks[model.stack_of(site.component)].n_heads
+    stack = model.stack_of(site.component)
+    heads = model.stacks[stack].n_heads
     if site.head is not None and not point.per_head:
         why = getattr(model, "no_heads", "") if site.component.endswith("attention") else ""
         raise NoticeError(f"{site}: {why or f'the component {site.component!r} has no heads.'}")
     if site.head is not None and not 0 <= site.head < heads:
-        raise NoticeError(f"{site}: heads are 0 to {heads - 1}.")
-    if isinstance(site.position, str):
-        regions = tuple(f"image:{region}" for region in REGIONS)
-        known = ("each", "all", *ROLES, *regions)
-        if site.position not in known:
-            raise NoticeError(f"{site}: a position is an index or one of {', '.join(known)}.")
-        if site.region and model.grid == 0:
-            raise NoticeError(
-                f"{site}: {model.name or model.family} makes no square of tokens of every image, "
-                'so regions cannot be told. Use position="image".'
-            )
+        raise NoticeError(f"{site}: the {stack} stack has the heads 0 to {heads - 1}.")
+
+
+def check_placed(
+    model: VLM, base: Inputs, answer: AnswerTokens, interventions: Iterable[Intervention]
+) -> None:
+    """Refuse interventions that a run has no place for.
+
+    An engine writes wherever a site says; behind one run's last token it would write into another.
+
+    Raises:
+        NoticeError: a component, layer, head or token does not exist; names the site.
+    """
+    # The tokens that both answers begin with are read by the last stack.
+    prefix = 0 if "decoder" in model.stacks else len(answer.prefix)
+    lengths = {
+        "vision": len(_tower_roles(model)),
+        "text": len(base) + prefix,
+        "decoder": len(_decoder_roles(answer)),
+    }
+    for site in {site for intervention in interventions for site in intervention.sites}:
+        _check_module(model, site)
+        stack = model.stack_of(site.component)
+        if not (site.positions and set(site.positions) <= set(range(lengths[stack]))):
+            raise _no_such_token(site, stack, lengths[stack])
+
+
+def _no_such_token(site: Site | PlacedSite, stack: str, length: int) -> NoticeError:
+    return NoticeError(
+        f"{site}: the {stack} stack has {length} tokens in this run, so a position is an index "
+        f"from 0 to {length - 1}."
+    )
 
 
 def stack_roles(model: VLM, inputs: Inputs, spans: OptionSpans, answer: AnswerTokens) -> Roles:
-    """The roles of the tokens that each stack sees in a run."""
+    """The role of each token of each stack in a run.
+
+    Args:
+        spans: where the options stand in the prompt.
+    """
     roles = {
-        "vision": ("class",) * model.class_tokens + ("image",) * model.grid**2,
+        "vision": _tower_roles(model),
         "text": model.roles(inputs, spans),
-        "decoder": ("start",) * len(answer.prefix) + ("last",),
+        "decoder": _decoder_roles(answer),
     }
     return {name: roles[name] for name in model.stacks}
+
+
+def _tower_roles(model: VLM) -> tuple[str, ...]:
+    return ("class",) * model.class_tokens + ("image",) * model.grid**2
+
+
+def _decoder_roles(answer: AnswerTokens) -> tuple[str, ...]:
+    """BLIP's decoder reads a start token and the tokens that both answers begin with."""
+    return ("start",) * len(answer.prefix) + ("last",)
 
 
 def place(
@@ -173,11 +261,12 @@ def place(
     roles: Roles,
     regions: Mapping[str, tuple[int, ...]] | None = None,
 ) -> list[Intervention]:
-    """What to patch in one pair's run, a patched run for each element.
+    """The interventions of one pair, one for each patched run.
 
     Args:
-        roles: of `stack_roles`.
-        regions: the image patches (from 0, row by row) of each of `REGIONS` that is known.
+        roles: the roles of each stack's tokens, from `stack_roles`.
+        regions: for each of `REGIONS` that is known, its image patches (counted from 0, row by
+            row).
 
     Raises:
         NoticeError: the run has no token at a site's position.
@@ -195,15 +284,15 @@ def place(
 
 def _place(model: VLM, site: Site, roles: Roles, regions) -> list[PlacedSite]:
     stack = model.stack_of(site.component)
-    own = roles[stack]
+    here = roles[stack]
     return [
-        PlacedSite(site.component, site.layer, site.head, positions, _role(site, own, positions))
-        for positions in _positions(site, stack, own, regions or {}, model.grid)
+        PlacedSite(site.component, site.layer, site.head, positions, _role(site, here, positions))
+        for positions in _positions(site, stack, here, regions or {}, model.grid)
     ]
 
 
 def _role(site: Site, roles: tuple[str, ...], positions: tuple[int, ...]) -> str:
-    """The tokens' own role; of a mixed group, what the site calls it."""
+    """The role that all the tokens share; otherwise what the site calls them."""
     mixed = len({roles[i] for i in positions}) > 1 or site.region
     return str(site.position) if mixed else roles[positions[0]]
 
@@ -214,7 +303,7 @@ def _positions(
     position = site.position
     if not isinstance(position, str):
         if not 0 <= position < len(roles):
-            raise NoticeError(f"{site}: its stack has {len(roles)} tokens.")
+            raise _no_such_token(site, stack, len(roles))
         return [(position,)]
     if position == "all":
         return [tuple(range(len(roles)))]
@@ -224,14 +313,19 @@ def _positions(
     if site.region:
         if image and (len(image) != grid**2 or image[-1] - image[0] >= len(image)):
             raise NoticeError(
-                f"{site}: this image's {len(image)} tokens are no single block of {grid} x {grid}, "
-                'so regions cannot be told. Use position="image".'
+                f"{site}: this image's {len(image)} tokens are not one block of {grid} x {grid}, "
+                'so its regions are unknown. Use position="image", which is all of the image.'
             )
         found = tuple(image[at] for at in regions.get(site.region, ()) if at < len(image))
         if not found:
-            raise NoticeError(f"{site}: the pair has no mask that reaches tokens of its stack.")
+            raise NoticeError(
+                f"{site}: the pair has no mask that reaches tokens of the {stack} stack."
+            )
         return [found]
     found = tuple(i for i, role in enumerate(roles) if role == position)
     if not found:
-        raise NoticeError(f"{site}: no token has that role; the roles are {roles}.")
+        raise NoticeError(
+            f"{site}: no token of the {stack} stack has that role; its roles are "
+            f"{', '.join(dict.fromkeys(roles))}."
+        )
     return [found]

@@ -1,8 +1,8 @@
-"""Sweeps on disk: shards that appear whole or not at all, so that a killed sweep can go on.
+"""Sweeps on disk, in shards that are there completely or not at all, so a killed sweep can go on.
 
-A folder holds `plan.json` (what is run, and in how many shards) and for each shard three Parquet
-files: patched, skipped and, last, runs. A shard counts once its runs file is there; files are
-written under another name and renamed.
+A folder holds `plan.json` (what is run, and in how many shards) and three Parquet files for each
+shard: patched, skipped and, written last, runs. A shard is complete once its runs file exists.
+Files are written under another name and renamed.
 """
 
 import json
@@ -16,15 +16,19 @@ from ..files import write_atomically
 from .table import PATCHED_DTYPES, RUNS_DTYPES, SCHEMA, SKIPPED_DTYPES, Sweep, join
 
 TABLES = {"patched": PATCHED_DTYPES, "skipped": SKIPPED_DTYPES, "runs": RUNS_DTYPES}
-"""In the order in which a shard's files are written."""
+"""The columns of a shard's tables, in the order in which its files are written."""
 
 
 class Store:
     """The folder of one sweep.
 
     Attributes:
-        settings: what is run; a folder of other settings is refused.
-        shards: into how many parts the pairs are divided, whatever the number of processes.
+        settings: what is run.
+        shards: the number of parts into which the pairs are divided. It does not depend on the
+            number of processes.
+
+    Raises:
+        NoticeError: the folder holds a sweep with other settings.
     """
 
     def __init__(self, folder: str | Path, settings: dict, shards: int):
@@ -41,10 +45,10 @@ class Store:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Store":
-        """The store that a folder holds already.
+        """The store of a sweep that a folder holds already.
 
         Raises:
-            NoticeError: it holds none, or one of another schema version.
+            NoticeError: the folder holds no sweep, or one of another schema version.
         """
         plan = _read_plan(Path(folder))
         return cls(folder, plan["settings"], plan["shards"])
@@ -84,7 +88,7 @@ class Store:
 
 
 def write_sweep(sweep: Sweep, folder: str | Path) -> None:
-    """Keep a sweep that was run in memory, as `sweep(..., out=folder)` would have.
+    """Write a sweep that was run in memory to a folder, as `sweep(..., out=folder)` does.
 
     Raises:
         NoticeError: the folder holds another sweep.
@@ -93,7 +97,7 @@ def write_sweep(sweep: Sweep, folder: str | Path) -> None:
 
 
 def read_sweep(folder: str | Path) -> Sweep:
-    """A finished sweep from its folder.
+    """Read a finished sweep from its folder.
 
     Raises:
         NoticeError: the folder holds no finished sweep, or one of another schema version.
@@ -103,12 +107,16 @@ def read_sweep(folder: str | Path) -> Sweep:
 
 def _read_plan(folder: Path) -> dict:
     if not (folder / "plan.json").is_file():
-        raise NoticeError(f"{folder} holds no finished sweep: it has no plan.json.")
+        raise NoticeError(
+            f"{folder} holds no finished sweep: it has no plan.json. Name a folder that a sweep "
+            "wrote (`out=`, or `notice sweep --out`)."
+        )
     plan = json.loads((folder / "plan.json").read_text())
     if plan["settings"]["schema"] != SCHEMA:
         raise NoticeError(
-            f"{folder} was written with table schema {plan['settings']['schema']}, this version "
-            f"reads {SCHEMA}. Run the sweep again, or install the version that wrote it."
+            f"{folder} was written with table schema {plan['settings']['schema']}, but this "
+            f"version of the library reads schema {SCHEMA}. Run the sweep again into another "
+            "folder, or install the version that wrote it."
         )
     return plan
 

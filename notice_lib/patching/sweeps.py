@@ -1,23 +1,33 @@
-"""Sweeps: patch every site of every pair, and keep one tidy table."""
+"""Sweeps: patch every site of every pair, and collect the scores in one tidy table."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from accelerate import PartialState
 
 from .. import fingerprint, progress
+from ..choices import Ablation, Direction, Donor, check_choice
 from ..corruption import GaussianNoise
 from ..errors import NoticeError
 from ..models.answers import SCORES
-from ..models.base import VLM
+from ..models.base import VLM, AnswerTokens, Inputs
 from ..pairs import PairSet, SemanticPair
+from .ablation import means, written, zeros
 from .engine import patch as fast_engine
 from .jobs import Engine, Job, Outcome
-from .runs import Corruption, all_runs, answer_of, given, means, regions, unrelated, zeros
-from .sites import Circuit, Intervention, Site, check_sites, flatten_sites, place, stack_roles
+from .runs import Corruption, all_runs, answer_of, name_of, regions, unrelated
+from .sites import (
+    Circuit,
+    Intervention,
+    Roles,
+    Site,
+    check_sites,
+    flatten_sites,
+    place,
+    stack_roles,
+)
 from .store import Store
 from .table import (
     PATCHED_DTYPES,
@@ -33,9 +43,8 @@ from .table import (
 SHARD = 32
 """Pairs that are prepared, run and stored together."""
 
-Direction = Literal["denoise", "noise"]
 Prepare = Callable[[SemanticPair], list[tuple[Job, dict]]]
-"""A pair's jobs, each with what is known of it before it is run: the start of its `runs` row."""
+"""Makes a pair's jobs, each with those columns of its row in `runs` that need no run."""
 
 
 def sweep(
@@ -44,13 +53,13 @@ def sweep(
     sites: Iterable[Site | Circuit],
     corruption: Corruption = "image",
     direction: Direction = "denoise",
-    donor: Literal["own", "unrelated"] = "own",
+    donor: Donor = "own",
     seed: int = 0,
     out: str | Path | None = None,
     strict: bool = False,
     engine: Engine = fast_engine,
 ) -> Sweep:
-    """Patch each site of each pair, one at a time; the sites of a circuit together.
+    """Patch each site of each pair, one site at a time; a circuit's sites are patched together.
 
     Args:
         corruption: "image": the corrupt run sees the pair's corrupt image (SIP). "text": it reads
@@ -59,31 +68,30 @@ def sweep(
             removes both options, and noise takes the image away, so raw effects are not on one
             scale.
         direction: "denoise" copies clean activations into the corrupt run (is the site
-            sufficient?), "noise" corrupt ones into the clean run (is it necessary?).
-        donor: "own": activations come from the pair's other run. "unrelated": from that run of
-            another scene of the set with as many tokens (of the same roles, where there is one),
-            which makes a null: what does an activation do that is natural but says nothing of this
-            pair?
-        seed: of replacement words, noise and donors.
-        out: a folder for the results. A sweep that was killed goes on there where it stopped; a
-            finished one is read. Several processes (torchrun, accelerate launch) share the work
-            and must share the folder.
-        strict: raise for the first pair that cannot be run. Otherwise such pairs are left out,
-            listed in `skipped` with the reason, and counted in a warning.
-        engine: runs the patched runs. `notice_lib.patching.reference.patch` is the slow and obvious
-            one. One whose numbers are something else says so by `jobs.measures`.
+            sufficient?), "noise" copies corrupt ones into the clean run (is it necessary?).
+        donor: "own": activations come from the pair's other run. "unrelated": they come from that
+            run of another scene of the set with as many tokens, if possible of the same roles. This
+            makes a null: what does a natural activation do that carries nothing of this pair?
+        seed: random seed of replacement words, noise and donors.
+        out: folder for the results. A killed sweep goes on there where it stopped, and a finished
+            one is read. Several processes (torchrun, accelerate launch) share the work, and must
+            share the folder.
+        strict: whether to raise an error for the first pair that cannot be run. Otherwise such
+            pairs are left out, listed in `skipped` with the reason, and counted in a warning.
+        engine: the function that runs the patched runs. `notice_lib.patching.reference.patch` is
+            the slow and simple one. An engine that computes something else is marked by
+            `jobs.measures`.
 
     Raises:
-        NoticeError: a site that the model does not have; a folder of another sweep; no pair that
-            can be run; with `strict`, the first pair that cannot. Names the culprit.
+        NoticeError: there is no site, or one that the model does not have; the folder holds another
+            sweep; no pair can be run; with `strict`, a pair cannot be run. Names the culprit.
 
     Source: paper, sections 3 and 4; published code, BLIP/patching_utils.py.
     """
     sites = list(sites)
     prepare = _preparing(model, pairs, sites, corruption, direction, donor, seed)
-    noisy = isinstance(corruption, GaussianNoise)
     settings = _settings(model, pairs, sites, engine) | {
-        "corruption": "noise" if noisy else corruption,
+        "corruption": name_of(corruption),
         "noise": asdict(corruption) if isinstance(corruption, GaussianNoise) else None,
         "direction": direction,
         "donor": donor,
@@ -98,10 +106,10 @@ def make_jobs(
     sites: Iterable[Site | Circuit],
     corruption: Corruption = "image",
     direction: Direction = "denoise",
-    donor: Literal["own", "unrelated"] = "own",
+    donor: Donor = "own",
     seed: int = 0,
 ) -> list[Job]:
-    """The jobs that a sweep of these pairs hands to its engine, in their order.
+    """The jobs that a sweep of these pairs gives to its engine, in the pairs' order.
 
     Args:
         corruption, direction, donor, seed: as in `sweep`.
@@ -116,64 +124,66 @@ def make_jobs(
 
 
 def _preparing(model, pairs, sites, corruption, direction, donor, seed) -> Prepare:
-    """What makes the jobs of a sweep; refuses settings that are none."""
-    noisy = isinstance(corruption, GaussianNoise)
-    if not (noisy or corruption in ("image", "text")) or direction not in ("denoise", "noise"):
-        raise NoticeError(
-            f"corruption is 'image', 'text' or a GaussianNoise, not {corruption!r}; "
-            f"direction is 'denoise' or 'noise', not {direction!r}."
-        )
-    if donor not in ("own", "unrelated"):
-        raise NoticeError(f"donor is 'own' or 'unrelated', not {donor!r}.")
+    """The function that makes a sweep's jobs; refuses unknown settings."""
+    name_of(corruption)
+    check_choice("direction", direction, Direction)
+    check_choice("donor", donor, Donor)
 
     def prepare(pair: SemanticPair) -> list[tuple[Job, dict]]:
         clean, corrupt, corrupt_prompt = all_runs(model, pairs, pair, corruption, seed)
-        answer = answer_of(model, pair)
-        roles = stack_roles(model, clean, pair.spans, answer)
-        placed = tuple(place(model, sites, roles, regions(model, pair, sites)))
+        answer, _, interventions = _placed(model, pair, clean, sites)
         giver, donors = pair, (clean, corrupt)
         if donor == "unrelated":
             giver = unrelated(model, pairs, pair, seed)
             donors = all_runs(model, pairs, giver, corruption, seed)[:2]
-        found = []
+        jobs = []
         for draw, run in enumerate(corrupt):
             base, source = run, donors[0]
             if direction == "noise":
                 base, source = clean, donors[1][draw]
             known = _known(pair, draw) | {"corrupt_prompt": corrupt_prompt, "donor": giver.pair_id}
-            found.append((Job(base, source, placed, answer), known))
-        return found
+            jobs.append((Job(base, source, interventions, answer), known))
+        return jobs
 
     return prepare
+
+
+def _placed(
+    model: VLM, pair: SemanticPair, clean: Inputs, sites: Sequence[Site | Circuit]
+) -> tuple[AnswerTokens, Roles, tuple[Intervention, ...]]:
+    """A pair's answer tokens, its tokens' roles, and the sites placed on them."""
+    answer = answer_of(model, pair)
+    roles = stack_roles(model, clean, pair.spans, answer)
+    return answer, roles, tuple(place(model, sites, roles, regions(model, pair, sites)))
 
 
 def ablate(
     model: VLM,
     pairs: PairSet,
     sites: Iterable[Site | Circuit],
-    to: Literal["mean", "zero"] = "mean",
+    to: Ablation = "mean",
     reference: PairSet | None = None,
     out: str | Path | None = None,
     strict: bool = False,
     engine: Engine = fast_engine,
 ) -> Sweep:
-    """Take sites out of the clean run: write their mean, or zeros, in place of their activations.
+    """Remove sites from the clean run: write their mean, or zeros, in place of their activations.
 
     The table is that of a sweep in the direction "noise" whose source has no scores (NaN). For
     resample ablation, which keeps activations natural, sweep in that direction.
 
     Args:
-        to: "mean": over the reference's clean runs, of the tokens of the same role, of the options
-            by their place in the question, and of each image patch by itself (`runs.token_keys`);
-            so it does not know which option is correct. "zero".
-        reference: pairs that the mean is over; by default those that are ablated.
+        to: "mean": the mean over the reference's clean runs. Tokens of one role are averaged,
+            options by their place in the question, and each image patch by itself
+            (`ablation.token_keys`), so the mean does not know which option is correct. "zero":
+            zeros.
+        reference: the pairs that the mean is taken over; by default those that are ablated.
         out, strict, engine: as in `sweep`.
 
     Raises:
         NoticeError: as `sweep`.
     """
-    if to not in ("mean", "zero"):
-        raise NoticeError(f"Ablation writes the 'mean' or 'zero', not {to!r}.")
+    check_choice("to", to, Ablation)
     sites, reference = list(sites), reference or pairs
     settings = _settings(model, pairs, sites, engine) | {
         "corruption": f"{to} ablation",
@@ -185,17 +195,18 @@ def ablate(
 
     def prepare(pair: SemanticPair) -> list[tuple[Job, dict]]:
         clean = model.inputs(pair.image("clean"), pair.prompt)
-        answer = answer_of(model, pair)
-        roles = stack_roles(model, clean, pair.spans, answer)
-        placed = tuple(place(model, sites, roles, regions(model, pair, sites)))
+        answer, roles, interventions = _placed(model, pair, clean, sites)
         known = _known(pair, 0) | {"corrupt_prompt": pair.prompt, "donor": ""}
-        return [(Job(clean, given(model, values, points, roles), placed, answer), known)]
+        activations = written(model, values, points, roles)
+        return [(Job(clean, activations, interventions, answer), known)]
 
     return _sweep(model, pairs, prepare, settings, out, strict, engine)
 
 
 def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], engine: Engine) -> dict:
-    """What every sweep's folder is recognised by."""
+    """The settings by which every sweep's folder is recognised."""
+    if not sites:
+        raise NoticeError("There is no site to patch. Give at least one Site or Circuit.")
     check_sites(model, sites)
     by_masks = any(site.region for site in flatten_sites(sites))
     return {
@@ -213,13 +224,14 @@ def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], engin
 
 
 def _self_check(model: VLM) -> str:
-    """Whether the engine was compared with the reference, or is the reference itself."""
+    """Whether the engine was compared with the reference when the model was loaded."""
     if model.engine == "reference":
         return "reference"
     return "passed" if model.checked else "skipped"
 
 
 def _known(pair: SemanticPair, draw: int) -> dict:
+    """The columns of `runs` that the pair itself gives."""
     known = {name: getattr(pair, name) for name in RUNS_DTYPES if hasattr(pair, name)}
     return known | {"draw": draw, "clean_prompt": pair.prompt}
 
@@ -232,11 +244,11 @@ def _sweep(model, pairs: PairSet, prepare: Prepare, settings, out, strict, engin
 
     shards = [pairs.pairs[start : start + SHARD] for start in range(0, len(pairs), SHARD)]
     if out is None:
-        found = _in_memory(shards, run, settings)
+        result = _in_memory(shards, run, settings)
     else:
-        found = _stored(shards, run, settings, out, cpu=model.device.type == "cpu")
-    _tell_skipped(found)
-    return found
+        result = _stored(shards, run, settings, out, cpu=model.device.type == "cpu")
+    _warn_of_skipped(result)
+    return result
 
 
 def _in_memory(shards, run, settings) -> Sweep:
@@ -310,7 +322,7 @@ def _patched_rows(model: VLM, known: dict, job: Job, outcome: Outcome) -> list[d
 
 
 def _named(model: VLM, intervention: Intervention, job: Job) -> dict:
-    """What a row of the table says of what was patched."""
+    """The columns of `patched` that say what was patched."""
     if intervention.circuit:
         nowhere = {"layer": -1, "head": -1, "position": -1, "role": "", "token": ""}
         return {"circuit": intervention.circuit, "component": "circuit", **nowhere}
@@ -335,11 +347,12 @@ def _run_scores(outcome: Outcome, direction: str) -> dict[str, float]:
     }
 
 
-def _tell_skipped(found: Sweep) -> None:
-    if len(found.skipped) == 0:
+def _warn_of_skipped(result: Sweep) -> None:
+    if len(result.skipped) == 0:
         return
-    first = found.skipped.iloc[0]
-    told = f"{len(found.skipped)} pairs could not be run; the first: {first.reason}"
-    if len(found.runs) == 0:
-        raise NoticeError(f"No pair could be run. {told}")
-    warnings.warn(f"{told} All are in the sweep's `skipped`.", stacklevel=3)
+    first, reason = result.skipped.iloc[0]
+    culprit = reason if first in reason else f"Pair {first}: {reason}"
+    message = f"{len(result.skipped)} pairs could not be run; the first: {culprit}"
+    if len(result.runs) == 0:
+        raise NoticeError(f"No pair could be run. {message}")
+    warnings.warn(f"{message} All are in the sweep's `skipped`.", stacklevel=3)

@@ -8,7 +8,7 @@ import pandas as pd
 from ..models.answers import SCORES
 
 SCHEMA = 3
-"""Version of the tables' columns; saved tables of another version are refused."""
+"""The version of the tables' columns. Saved tables of another version are refused."""
 
 PATCHED_DTYPES = {
     "pair_id": "string",
@@ -23,8 +23,9 @@ PATCHED_DTYPES = {
     **dict.fromkeys(SCORES, "float64"),
 }
 """Columns of `Sweep.patched`. `draw` counts the noise draws of a pair. `head` is -1 for a whole
-module; `position` is that of the site's first token, `token` what the text has there. Of a circuit,
-`circuit` is the name, `component` is "circuit", and `layer`, `head` and `position` are -1."""
+module. `position` is the index of the site's first token, and `token` is the text of that token. In
+a circuit's row, `circuit` is its name, `component` is "circuit", and `layer`, `head` and `position`
+are -1."""
 
 RUNS_DTYPES = {
     "pair_id": "string",
@@ -42,9 +43,9 @@ RUNS_DTYPES = {
     "corrupt_prompt": "string",
     **{f"{run}_{name}": "float64" for run in ("clean", "corrupt") for name in SCORES},
 }
-"""Columns of `Sweep.runs`. `donor` is the pair that activations come from: this one, or another
-(`sweep`'s donor); then the source run's scores are the donor's, for this pair's answers. Numbers of
-runs that an ablation does not have are NaN."""
+"""Columns of `Sweep.runs`. `donor` is the pair that activations come from: this pair, or another
+one (`sweep`'s argument `donor`). In the latter case the source run's scores are those of the
+donor's run for this pair's answers. An ablation has no source run, so those scores are NaN."""
 
 SKIPPED_DTYPES = {"pair_id": "string", "reason": "string"}
 """Columns of `Sweep.skipped`."""
@@ -52,13 +53,14 @@ SKIPPED_DTYPES = {"pair_id": "string", "reason": "string"}
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep found.
+    """The results of a sweep.
 
     Attributes:
-        patched: one row a pair, draw and site or circuit: the patched run's scores of the answers.
-        runs: one row a pair and draw: the unpatched clean and corrupt runs' scores.
-        skipped: one row for each pair that could not be run, and why.
-        settings: what was run: model, pairs, sites, corruption, direction, seed, schema.
+        patched: the patched runs' scores of the answers, one row for each pair, draw, and site or
+            circuit.
+        runs: the unpatched clean and corrupt runs' scores, one row for each pair and draw.
+        skipped: one row for each pair that could not be run, with the reason.
+        settings: what was run (model, pairs, sites, corruption, direction, seed, schema, ...).
     """
 
     patched: pd.DataFrame
@@ -67,10 +69,10 @@ class Sweep:
     settings: dict
 
     def table(self) -> pd.DataFrame:
-        """`patched` beside each row's `runs`: the table that the metrics work on.
+        """Each row of `patched` beside its row of `runs`: the table that the metrics work on.
 
-        The columns base_* and source_* repeat the run that is patched and the run that
-        activations come from (denoise: corrupt and clean; noise: clean and corrupt).
+        The columns base_* and source_* repeat the scores of the run that is patched and of the run
+        that activations come from (denoise: corrupt and clean; noise: clean and corrupt).
         """
         table = self.patched.merge(self.runs, on=["pair_id", "draw"], validate="many_to_one")
         base, source = runs_of(self.settings["direction"])
@@ -81,7 +83,8 @@ class Sweep:
 
 
 def runs_of(direction: str) -> tuple[str, str]:
-    """(base, source): which of "clean" and "corrupt" is patched, and which is copied from."""
+    """(base, source): which of the "clean" and the "corrupt" run is patched, and which is
+    copied."""
     return ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
 
 
@@ -91,6 +94,6 @@ def frame(rows: Iterable[dict], dtypes: dict[str, str]) -> pd.DataFrame:
 
 
 def join(parts: Iterable[pd.DataFrame], dtypes: dict[str, str]) -> pd.DataFrame:
-    """Parts of one table, one below the other. (Categories of the parts may differ.)"""
-    plain = {name: "string" if kind == "category" else kind for name, kind in dtypes.items()}
-    return pd.concat([part.astype(plain) for part in parts], ignore_index=True).astype(dtypes)
+    """The parts of one table below each other. (The parts' categories may differ.)"""
+    texts = {name: "string" if kind == "category" else kind for name, kind in dtypes.items()}
+    return pd.concat([part.astype(texts) for part in parts], ignore_index=True).astype(dtypes)
