@@ -205,13 +205,13 @@ def test_files_that_cannot_be_used_are_counted_and_named(tmp_path):
     built = build_pairs(images, ask, "states", SOURCE, steps=[("images: files", 8)])
     assert built.steps == [
         ("images: files", 8),
-        ("images: that decode", 5),
+        ("images: that decode and show something", 5),
         ("images: without copies and contradictions", 4),
         ("images: with a partner", 4),
         ("scenes: two images, one question", 3),
     ]
     reasons = {name[-10:]: reason for name, reason in built.left_out.items()}
-    assert "not an image" in reasons[next(n for n in reasons if n.endswith("red/0.jpg"))]
+    assert "a web page" in reasons[next(n for n in reasons if n.endswith("red/0.jpg"))]
     assert sum("decode" in reason for reason in reasons.values()) == 1
     assert sum("is a copy of" in reason for reason in reasons.values()) == 1
     assert len(reasons) == 4
@@ -258,6 +258,43 @@ def test_no_pair_comes_twice_and_partners_are_no_near_synonyms(tmp_path):
     for pair in pairs:
         assert {pair.correct, pair.incorrect} not in ({"red", "crimson"}, {"blue", "navy"})
     assert pairs.near_synonyms["red"] == {"crimson"}
+
+
+def test_labels_that_differ_in_case_only_are_one(tmp_path):
+    write_folders(tmp_path, {"1": 2, "2": 2, "3": 2, "4": 1})
+    words = ("red", "Red ", "sky  blue", "Sky blue")
+    images = [
+        LabelledImage(path, words[int(path.parent.name) - 1], noun, slot)
+        for path, noun, slot in zip(
+            sorted(tmp_path.glob("*/*")), ("Cup", "cup") * 4, ("Colour", "colour") * 4, strict=False
+        )
+    ]
+    with pytest.warns(UserWarning, match=r"read as one: 'Red', 'red' as 'red'; .*'Cup', 'cup'"):
+        built = build_pairs(images, ask, "s", SOURCE, {"SKY BLUE": ["navy"]})
+    assert built.pairs.slots == {"Colour": ("red", "sky blue")}
+    assert {pair.correct for pair in built.pairs} == {"red", "sky blue"}
+    assert {pair.prompt.split()[2] for pair in built.pairs} == {"Cup"}
+    assert built.pairs.near_synonyms["navy"] == {"sky blue"}
+
+
+@pytest.mark.parametrize("word", ["['red', 'blue']", '["red"]', "{'name': 'red'}", "[1, 4]"])
+def test_a_list_is_no_label(tmp_path, word):
+    images = labelled(tmp_path, red=2, blue=2)
+    images[0] = replace(images[0], attribute=word)
+    with pytest.raises(NoticeError, match=r"The label .* is a list or a record, not a word"):
+        build_pairs(images, ask, "s", SOURCE)
+
+
+def test_pictures_that_show_nothing_are_counted(tmp_path):
+    images = labelled(tmp_path, red=2, blue=2)
+    Image.new("RGB", (8, 8)).save(tmp_path / "red" / "0.jpg")
+    built = build_pairs(images, ask, "s", SOURCE)
+    assert built.steps[0] == ("images: that decode and show something", 3)
+    ((name, reason),) = built.left_out.items()
+    assert name.endswith("red/0.jpg") and reason.startswith("shows nothing")
+    Image.new("RGB", (8, 8)).save(tmp_path / "red" / "1.jpg")
+    with pytest.raises(NoticeError, match=r"of 4: .* For example, .*0\.jpg shows nothing"):
+        build_pairs(images, ask, "s", SOURCE)
 
 
 def test_no_partner_is_an_error(tmp_path):

@@ -132,10 +132,10 @@ def test_images_are_kept_under_their_hash_and_asked_for_once(server, tmp_path):
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (b"", "not an image: it is not an image"),
-        (b"<html>gone</html>", "not an image: it is not an image"),
-        (picture(0)[:-200], "not an image: it does not decode"),
-        (picture(0, "PNG")[:900], "not an image: it does not decode"),
+        (b"", "unusable: it is not an image of a known kind"),
+        (b"<html>gone</html>", "unusable: it is a web page (HTML), not an image"),
+        (picture(0)[:-200], "unusable: it does not decode"),
+        (picture(0, "PNG")[:900], "unusable: it does not decode"),
     ],
     ids=range(4),
 )

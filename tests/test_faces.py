@@ -35,29 +35,73 @@ def test_the_name_of_a_parent_folder_does_not_matter(tmp_path):
     assert [(p.pair_id, p.correct) for p in sad] == [(p.pair_id, p.correct) for p in plain]
 
 
-def test_train_and_validation(tmp_path):
+def test_each_part_is_read_from_its_folder(tmp_path):
     portraits(tmp_path)
-    portraits(tmp_path, "validation", start=500)
+    for i, part in enumerate(("validation", "test")):
+        portraits(tmp_path, part, start=500 * i + 500)
     for given in (tmp_path, tmp_path / "images"):
-        for part in ("train", "validation"):
+        for part in ("train", "validation", "test"):
             pairs = read_facial_expressions(given, part).pairs
             assert {pair.clean_image.parent.parent.name for pair in pairs} == {part}
-    with pytest.raises(NoticeError, match="has no folder 'test'"):
+    assert len(read_facial_expressions(tmp_path / "images" / "test", "test").pairs) > 80
+    with pytest.raises(NoticeError, match=r"no folder 'train'; it has angry, .*must\s+lie in"):
+        read_facial_expressions(tmp_path / "images" / "test")
+    with pytest.raises(NoticeError, match="no part 'dev'; name one of train, validation, test"):
+        read_facial_expressions(tmp_path, "dev")
+
+
+def test_parts_have_other_usual_names(tmp_path):
+    portraits(tmp_path, "Val")
+    assert len(read_facial_expressions(tmp_path, "validation").pairs) > 80
+    with pytest.raises(NoticeError, match=r"images has no folder 'test'; it has Val\."):
         read_facial_expressions(tmp_path, "test")
+    with pytest.raises(NoticeError, match=r"There is no folder .*nowhere\."):
+        read_facial_expressions(tmp_path / "nowhere")
 
 
-def test_a_missing_or_a_strange_class_is_named(tmp_path):
+OTHER_NAMES = {
+    "angry": "Anger",
+    "disgust": "disgusted",
+    "fear": "FEARFUL",
+    "happy": "happiness",
+    "neutral": "Neutral",
+    "sad": "sadness",
+    "surprise": "surprised",
+}
+
+
+def test_emotions_have_other_usual_names(tmp_path):
+    usual = read_facial_expressions(portraits(tmp_path / "a")).pairs
+    folder = portraits(tmp_path / "b") / "images" / "train"
+    for name, other in OTHER_NAMES.items():
+        (folder / name).rename(folder / other)
+    other = read_facial_expressions(tmp_path / "b").pairs
+    assert [(p.pair_id, p.correct, p.prompt) for p in other] == [
+        (p.pair_id, p.correct, p.prompt) for p in usual
+    ]
+
+
+def test_what_is_not_asked_about_is_left_out_and_counted(tmp_path):
     folder = portraits(tmp_path) / "images" / "train"
-    (folder / "disgust").rename(folder / "Disgust")
-    with pytest.raises(NoticeError, match=r"missing: disgust; not among them: Disgust\)"):
-        read_facial_expressions(tmp_path)
-    (folder / "Disgust").rename(folder / "disgust")
-    (folder / ".cache").mkdir()
-    (folder / "__MACOSX").mkdir()
-    assert len(read_facial_expressions(tmp_path).pairs) > 80
-    (folder / "disgust").rename(tmp_path / "elsewhere")
-    with pytest.raises(NoticeError, match=r"missing: disgust; not among them: none\)"):
-        read_facial_expressions(tmp_path)
+    usual = read_facial_expressions(tmp_path).pairs
+    for name in (".cache", "__MACOSX"):
+        (folder / name).mkdir()
+    write_folders(folder, {"Contempt": 3}, start=900)
+    with pytest.warns(UserWarning, match="left out are the folders Contempt, which are named"):
+        built = read_facial_expressions(tmp_path)
+    assert built.pairs == usual
+    assert built.steps[:2] == [
+        ("images: files", 31),
+        ("images: of an emotion that is asked about", 28),
+    ]
+
+
+def test_some_of_the_emotions_are_enough(tmp_path):
+    write_folders(tmp_path / "train", {"happy": 3, "sad": 3})
+    assert {pair.correct for pair in read_facial_expressions(tmp_path).pairs} == {"happy", "sad"}
+    write_folders(tmp_path / "test", {"happy": 3, "1": 3})
+    with pytest.raises(NoticeError, match=r"two emotions or more, .*It has 1, happy\. Rename"):
+        read_facial_expressions(tmp_path, "test")
 
 
 def test_a_face_of_two_emotions_is_in_no_pair(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from notice_lib import NoticeError
 from notice_lib.pairs.masks import MASK_BITS, patch_mask, read_masks, write_masks
 
 
@@ -15,6 +16,23 @@ def test_masks_survive_a_file(tmp_path):
     assert read.keys() == masks.keys()
     for name in masks:
         np.testing.assert_array_equal(read[name], masks[name])
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({}, r"m\.png needs at least one mask, .* not: none\."),
+        ({"sky": np.ones((2, 2), bool)}, "a mask is named differs, subject, .*, not sky"),
+        (
+            {"subject": np.ones((2, 2), bool), "object": np.ones((2, 3), bool)},
+            r"masks of one shape .*, not: subject \(2, 2\), object \(2, 3\)",
+        ),
+    ],
+)
+def test_masks_that_cannot_be_written_are_named(tmp_path, masks, message):
+    with pytest.raises(NoticeError, match=message):
+        write_masks(tmp_path / "m.png", masks)
+    assert not (tmp_path / "m.png").exists()
 
 
 @pytest.mark.parametrize(("size", "image_size"), [(192, 96), (192, 384), (160, 96), (96, 96)])

@@ -85,7 +85,7 @@ def test_a_broken_download_is_counted(tmp_path):
     built = read_mit_states(tmp_path)
     assert len(built.left_out) == 4
     assert dict(built.steps)["images: files"] == 38
-    assert dict(built.steps)["images: that decode"] == 26
+    assert dict(built.steps)["images: that decode and show something"] == 26
     assert "größe 图.jpg" in {pair.clean_image.name for pair in built.pairs}
 
 

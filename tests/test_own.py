@@ -82,7 +82,7 @@ def test_masks_are_found_by_the_names_of_images(photos, tmp_path):
         assert pair.masks(run)["object"].sum() == 8
         assert pair.masks(other) == {}
     Image.new("RGB", (8, 8)).save(tmp_path / "masks" / "1.png")
-    with pytest.raises(NoticeError, match=r"1\.png holds no masks"):
+    with pytest.raises(NoticeError, match=r"1\.png does not hold masks"):
         read_labels(labels_of(photos, *ROWS[:2]), masks=tmp_path / "masks")
     with pytest.raises(NoticeError, match=r"no folder .*nowhere with masks"):
         read_labels(labels_of(photos, *ROWS[:2]), masks=tmp_path / "nowhere")
@@ -94,11 +94,11 @@ def test_masks_are_found_by_the_names_of_images(photos, tmp_path):
         ([("0.png", "", "bottle", "colour")], "line 2: attribute is empty"),
         ([("", "red", "bottle", "colour")], "line 2: image is empty"),
         ([ROWS[0], ("9.png", "red", "", "")], r"line 3: .*9\.png is missing"),
-        ([("../../x.png", "red", "", "")], "line 2: the path '../../x.png' leaves the folder"),
-        ([("/etc/passwd", "red", "", "")], "line 2: the path '/etc/passwd' must be relative"),
+        ([("../../x.png", "red", "", "")], "line 2: '../../x.png' leads to .*, outside"),
+        ([("/etc/passwd", "red", "", "")], "line 2: '/etc/passwd' leads to /etc/passwd, outside"),
         ([ROWS[0], ("0.png", "blue", "bottle", "colour")], "line 3: .*line 2 labels .* red bottle"),
-        ([("0.png", "red", "a,b", "colour")], "line 2: it has not as many fields"),
-        ([("0.png", "red")], "line 2: it has not as many fields"),
+        ([("0.png", "red", "a,b", "colour")], "line 2: it has 5 fields, but the table has 4"),
+        ([("0.png", "red")], "line 2: it has 2 fields, but the table has 4"),
         ([ROWS[0], ROWS[2]], "No image has a partner among 2 usable ones of 2"),
         ([], "No image has a partner among 0 usable ones of 0"),
     ],
@@ -109,8 +109,10 @@ def test_a_wrong_row_of_labels_is_named(photos, rows, message):
 
 
 def test_a_wrong_table_is_named(photos, tmp_path):
-    with pytest.raises(NoticeError, match="lacks the columns attribute"):
-        read_labels(labels_of(photos, columns=("image", "label")))
+    with pytest.raises(
+        NoticeError, match=r"lacks the columns attribute\. .* are image, what, read"
+    ):
+        read_labels(labels_of(photos, columns=("image", "what")))
     empty = tmp_path / "empty.csv"
     empty.write_text("")
     for read in (read_labels, read_pairs):
@@ -121,7 +123,7 @@ def test_a_wrong_table_is_named(photos, tmp_path):
         with pytest.raises(NoticeError, match=r"no folder .*nowhere: name the one with the images"):
             read(empty, tmp_path / "nowhere")
     (tmp_path / "latin.csv").write_bytes("image,attribute\nä,ö\n".encode("latin-1"))
-    with pytest.raises(NoticeError, match="not UTF-8"):
+    with pytest.raises(NoticeError, match="not text in UTF-8"):
         read_labels(tmp_path / "latin.csv")
 
 
@@ -129,7 +131,7 @@ def test_damaged_images_are_left_out(photos):
     (photos / "2.png").write_bytes((photos / "2.png").read_bytes()[:60])
     (photos / "3.png").write_text("nothing")
     built = read_labels(labels_of(photos, *ROWS[:4]))
-    assert dict(built.steps)["images: that decode"] == 2
+    assert dict(built.steps)["images: that decode and show something"] == 2
     assert sorted(built.left_out) == sorted(
         "/".join((photos / name).parts[-3:]) for name in ("2.png", "3.png")
     )
@@ -195,7 +197,7 @@ def test_columns_that_may_be_there(photos):
     [
         (("0.png", "1.png", "A dog?", "dog", "goat"), "line 2: The prompt 'A dog\\?' does not"),
         (("0.png", "9.png", *ONE[2:]), r"line 2: .*9\.png is missing"),
-        (("0.png", "../labels.csv", *ONE[2:]), "line 2: the path .* leaves the folder"),
+        (("0.png", "../labels.csv", *ONE[2:]), "line 2: .* leads to .*, outside"),
         (("0.png", "0.png", *ONE[2:]), "none of its 1 rows has two usable images"),
         (("0.png", "1.png", "dog or Dog", "dog", "Dog"), "both answers are 'dog'"),
         (("0.png", "1.png", "", "dog", "goat"), "line 2: prompt is empty"),
@@ -221,28 +223,25 @@ def test_the_two_kinds_of_tables_are_told_apart(photos):
         is_table_of_pairs(photos / "none.csv")
 
 
-# Whatever is in a table, it gives pairs or a NoticeError.
+# Whatever words are in a table, it gives pairs or a NoticeError.
 
 WORDS = st.sampled_from(
-    ["0.png", "1.png", "../x", "a" * 300, "red", "or", "Red", " ", "", "é", "\0", '"', "{first}"]
+    ["0.png", "1.png", "../x", "a" * 300, "red", "or", "Red", " ", "", "é", "[1]", '"', "{first}"]
 )
-CELLS = WORDS | st.text(max_size=8)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(
     max_examples=120,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
-def test_any_table_gives_pairs_or_an_error_that_is_said(photos, data):
+def test_any_words_give_pairs_or_an_error_that_is_said(photos, data):
     columns = data.draw(st.sampled_from([LABELS, PAIRS, (*PAIRS, "clean_masks", "scene")]))
-    rows = data.draw(st.lists(st.lists(CELLS, min_size=2, max_size=7), max_size=4))
-    text = "\n".join(",".join(row) for row in [columns, *rows])
-    raw = text.encode("utf-8", "surrogatepass")
-    raw = data.draw(st.just(raw) | st.binary(max_size=60))
-    table = photos / "any.csv"
-    table.write_bytes(raw)
+    cells = WORDS | st.text(st.characters(codec="utf-8"), max_size=8)
+    rows = data.draw(st.lists(st.lists(cells, min_size=2, max_size=7), max_size=4))
+    table = write_csv(photos / "any.csv", columns, *rows)
     for read in (read_labels, read_pairs):
         try:
             built = read(table)
@@ -295,7 +294,10 @@ NAMES = {"image": "photo", "attribute": "state", "rest": "noun"}
 
 def test_a_data_set_gives_pairs(tmp_path):
     built = read_dataset(of_hub(), tmp_path / "a", **NAMES)
-    assert built.steps[:2] == [("rows: of the data set", 12), ("rows: with a label", 12)]
+    assert built.steps[:2] == [
+        ("rows: of the data set", 12),
+        ("rows: with an image and a label", 12),
+    ]
     content = {a_picture(i): i for i in range(12)}
     for pair in built.pairs:
         i, j = (content[p.read_bytes()] for p in (pair.clean_image, pair.corrupt_image))
@@ -356,7 +358,7 @@ def test_what_is_no_data_set_is_said(tmp_path):
         open_dataset(str(tmp_path / "nowhere"))
     with pytest.raises(NoticeError, match="lacks the columns picture; it has photo, state, noun"):
         read_dataset(of_hub(), tmp_path, **(NAMES | {"image": "picture"}))
-    with pytest.raises(NoticeError, match="row 0, column 'noun' holds no image but str"):
+    with pytest.raises(NoticeError, match="Row 0, column 'noun', holds no image but str"):
         read_dataset(of_hub(), tmp_path, **(NAMES | {"image": "noun", "rest": None}))
 
 
@@ -403,7 +405,7 @@ def test_a_data_set_cannot_name_files_outside_of_it(tmp_path):
     rows = datasets.Dataset.from_dict(
         {"photo": [stranger] * 2, "state": ["wet", "dry"]}, features=features
     )
-    with pytest.raises(NoticeError, match=r"private\.png, a file outside of the data set"):
+    with pytest.raises(NoticeError, match=r"Row 0, .*private\.png: a file outside of the data set"):
         read_dataset(
             rows, tmp_path / "a", "photo", "state", roots=roots_of("owner/name"),
             question="Is this {first} or {second}?",

@@ -10,12 +10,12 @@ import time
 import tracemalloc
 import unicodedata
 from collections import Counter
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from layouts import a_picture
 from PIL import Image
 
 from notice_lib import (
@@ -61,7 +61,7 @@ def write_table(path, rows, columns=tuple(ROW)) -> Path:
 
 
 def draw(path: Path, i: int) -> None:
-    Image.new("RGB", (24, 24), (i % 256, 7 * i % 256, i // 256)).save(path)
+    path.write_bytes(a_picture(i))
 
 
 @pytest.fixture(scope="module")
@@ -266,8 +266,8 @@ def test_a_file_that_is_no_image_is_left_out_with_its_reason(build, tmp_path, im
     damaged(folder / "1.png", how)
     built = build({}, SIT | OTHER, folder=folder)
     assert lost(built) == ["rows: both images are at hand"]
-    assert list(built.left_out) == ["1.png"]
-    assert built.left_out["1.png"]
+    assert list(built.left_out) == ["/".join((folder / "1.png").parts[-3:])]
+    assert all(built.left_out.values())
     assert len(built.pairs) == 4
 
 
@@ -353,13 +353,13 @@ def bad_table(path: Path, kind: str) -> Path:
 @pytest.mark.parametrize(
     "kind, said",
     [
-        ("nothing", r"lacks the columns pos_triplet, .*its columns are: none"),
+        ("nothing", r"lacks the columns pos_triplet, .*Its columns are none"),
         ("columns", "lacks the columns neg_triplet"),
         ("header", "has no rows"),
-        ("encoding", "cannot be read as a CSV file in UTF-8"),
-        ("long", "cannot be read as a CSV file"),
-        ("missing", "cannot be read as a CSV file"),
-        ("folder", "cannot be read as a CSV file"),
+        ("encoding", "is not text in UTF-8"),
+        ("long", r"cannot be read as CSV \(field larger"),
+        ("missing", r"cannot be read \(No such file"),
+        ("folder", r"cannot be read \(Is a directory"),
     ],
 )
 def test_a_table_that_is_none_is_named(tmp_path, images, kind, said):
@@ -582,16 +582,6 @@ def test_any_rows_give_pairs_or_a_notice_error(images, tmp_path_factory, rows):
         return
     assert built.steps[0][1] == len(rows)
     assert len(built.pairs) == 4 * built.steps[-1][1] > 0
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=300), st.integers(0, 2_000))
-def test_any_bytes_give_pairs_or_a_notice_error(images, tmp_path_factory, noise, at):
-    whole = FIXTURE.read_bytes()
-    table = tmp_path_factory.getbasetemp() / "bytes.csv"
-    table.write_bytes(whole[:at] + noise + whole[at : at + 600])
-    with suppress(NoticeError):
-        read_svo_probes(table, images)
 
 
 @pytest.fixture(scope="module", params=["blip-mini", "llava-mini"])

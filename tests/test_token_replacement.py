@@ -86,3 +86,10 @@ def test_a_pair_without_replacement_is_named():
     pairs = a_set(words=("red", "blue", "green", "crimson", "violet"))
     with pytest.raises(NoticeError, match=r"Pair p1: no two words of the slot 'colour'"):
         replace_tokens(pairs[0], pairs, layout)
+
+
+def test_a_word_in_another_case_is_the_same_word():
+    pairs = a_set(("red", "blue", "Red", "BLUE", "green", "Green", "white"), {})
+    drawn = {words_in(replace_tokens(pairs[0], pairs, layout, seed)) for seed in range(100)}
+    assert {word.lower() for two in drawn for word in two} == {"green", "white"}
+    assert all(first.lower() != second.lower() for first, second in drawn)

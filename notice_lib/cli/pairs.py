@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 
-Part = Literal["train", "validation"]
+Part = Literal["train", "validation", "test"]
 Out = Annotated[Path, typer.Option(help="Folder for the pairs and their card, e.g. mine/states.")]
 Model = Annotated[
     str | None,

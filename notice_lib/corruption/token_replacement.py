@@ -33,12 +33,13 @@ def replace_tokens(pair: SemanticPair, vocabulary: PairSet, layout: Layout, seed
     """
     spans = pair.spans
     wanted = layout(pair.prompt, spans)
+    near = vocabulary.near_synonyms
     candidates = _candidates(pair, vocabulary)
     rng = np.random.default_rng([seed, zlib.crc32(pair.pair_id.encode())])
     shuffled = [candidates[i] for i in rng.permutation(len(candidates))]
     for first in shuffled:
         for second in shuffled:
-            if first == second or second in vocabulary.near_synonyms.get(first, ()):
+            if first.lower() == second.lower() or second in near.get(first, ()):
                 continue
             prompt = replace_options(pair.prompt, spans, first, second)
             if layout(prompt, _moved(spans, first, second)) == wanted:
@@ -53,9 +54,12 @@ def replace_tokens(pair: SemanticPair, vocabulary: PairSet, layout: Layout, seed
 def _candidates(pair: SemanticPair, vocabulary: PairSet) -> list[str]:
     """Words of the pair's slot that are neither in the prompt, nor true, nor near an option."""
     near = vocabulary.near_synonyms
-    banned = words_of(pair.prompt) | set(pair.shown) | {pair.correct, pair.incorrect}
+    banned = {*words_of(pair.prompt), *pair.shown, pair.correct, pair.incorrect}
     banned |= near.get(pair.correct, frozenset()) | near.get(pair.incorrect, frozenset())
-    return sorted(word for word in vocabulary.slots.get(pair.slot, ()) if word not in banned)
+    banned = {word.lower() for word in banned}
+    return sorted(
+        word for word in vocabulary.slots.get(pair.slot, ()) if word.lower() not in banned
+    )
 
 
 def _moved(spans: OptionSpans, correct: str, incorrect: str) -> OptionSpans:

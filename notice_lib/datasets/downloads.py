@@ -5,8 +5,9 @@ URL is reported with its reason, and nothing ever takes the place of its image.
 
 Only http and https URLs of hosts on the public internet are fetched. Each connection, also after a
 redirect, goes to the IP address that was checked, so that a name cannot point elsewhere in between.
-What is too large, too slow, or no image that `notice_lib.pairs.images` reads is refused. Bytes that
-many URLs have in common are refused too, because hosts answer like that for images that are gone.
+What is too large, too slow, or not a usable image (`notice_lib.pairs.images`) is refused. Bytes
+that many URLs have in common are refused too, because hosts answer like that for images that are
+gone.
 Proxies of the environment are not used, because the check would see the proxy and not the host.
 Certificates are checked against the list of certifi, or against the file that the environment
 variable SSL_CERT_FILE names.
@@ -36,13 +37,12 @@ from urllib.parse import urljoin
 
 import certifi
 import pandas as pd
-from PIL import Image
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, exceptions
 from urllib3.util import parse_url
 
 from .. import __version__, progress
 from ..errors import NoticeError
-from ..pairs.images import FORMATS, check_image
+from ..pairs.images import check_image, ending_of
 
 HEADERS = {
     "User-Agent": f"notice-lib/{__version__} (research on vision-language models)",
@@ -57,7 +57,6 @@ MAX_ALIKE = 5
 _Result = tuple[str, str]  # The name of a file in the cache, or an error; the other is "".
 _UNANSWERED = ("unknown host", "unreachable", "timeout")
 _MAY_PASS = re.compile(r"unreachable|timeout|broken answer|408|429|5\d\d")
-_ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}  # Others are the format's name.
 _PART = ".part-"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _DECODING = Lock()  # One picture is decoded at a time, so that large ones do not add up in memory.
@@ -107,7 +106,7 @@ def download_images(
 
     Returns:
         One row for each distinct URL, in order of first appearance: url; path (Path, or None);
-        error, which is "" or its kind, e.g. "404", "timeout" or "not an image", with details after
+        error, which is "" or its kind, e.g. "404", "timeout" or "unusable", with details after
         a colon.
 
     Raises:
@@ -280,10 +279,8 @@ def _ending(part: Path) -> str:
     """Return the ending for the name of an image file; anything else is refused."""
     with _DECODING:
         if reason := check_image(part):
-            raise _FailedError(f"not an image: it {reason}")
-        with Image.open(part, formats=FORMATS) as image:
-            name = image.format or ""  # Never empty: it is what read the file.
-            return _ENDINGS.get(name, f".{name.lower()}")
+            raise _FailedError(f"unusable: it {reason}")
+        return ending_of(part) or ""
 
 
 def _reason(error: Exception) -> str:

@@ -1,8 +1,9 @@
 """Facial expressions: portraits by emotion, "Is this person feeling happy or sad?"
 
-Layout of the Kaggle data sets: `images/{train,validation}/<emotion>/*.jpg`.
+Layout of the Kaggle data sets: `images/{train,validation,test}/<emotion>/*.jpg`.
 """
 
+import warnings
 from pathlib import Path
 
 from ..corruption.sip import LabelledImage
@@ -14,7 +15,7 @@ SOURCE = Source(
     "Facial expressions",
     "samaneheslamifar, Facial emotion expressions (Kaggle)",
     "https://www.kaggle.com/datasets/samaneheslamifar/facial-emotion-expressions",
-    "See the data set's page; faces of real people that were collected on the web. Use them for "
+    "See the data set's page. These are faces of real people, collected on the web. Use them for "
     "your own research; do not publish this folder.",
 )
 
@@ -28,18 +29,42 @@ EMOTIONS = {
     "surprise": "surprised",
 }
 """{name of the folder: adjective in the question}."""
+_SYNONYMS = {
+    "angry": "anger",
+    "disgusted": "disgust",
+    "fearful": "fear afraid scared",
+    "happy": "happiness joy",
+    "sad": "sadness",
+    "surprised": "surprise",
+}
+_ADJECTIVES = {adjective: adjective for adjective in EMOTIONS.values()} | {
+    name: adjective for adjective, names in _SYNONYMS.items() for name in names.split()
+}
+
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
+"""{part: names of its folder}."""
 
 
 def read_facial_expressions(images: str | Path, part: str = "train", seed: int = 0) -> Built:
     """Pairs of two portraits with different emotions.
 
+    Folders may have other usual names, such as "Anger" or "happiness", and some emotions may be
+    missing. Folders of anything else, such as "contempt", are left out and counted.
+
     Args:
-        images: the folder `images` of the unpacked archive, or the one that holds it.
-        part: "train", as in the paper, or "validation".
+        images: the folder `images` of the unpacked archive, or the one that holds it, or the part.
+        part: "train", as in the paper, "validation" or "test".
         seed: of the partners.
 
+    Warns:
+        UserWarning: there are folders of no emotion that is asked about.
+
     Raises:
-        NoticeError: the part or one of the seven folders is missing, or there is an eighth.
+        NoticeError: the part is missing, or has no folders of two emotions.
 
     Source: paper, section 3; published code, preprocessing/1_face (which takes a part of the path
     for the emotion).
@@ -54,30 +79,58 @@ def question(_: str, first: str, second: str) -> str:
 
 
 def _folder(given: Path, part: str) -> Path:
-    for folder in (given / "images" / part, given / part):
-        if folder.is_dir():
+    if part not in PARTS:
+        raise NoticeError(f"There is no part {part!r}; name one of {', '.join(PARTS)}.")
+    inner = given / "images" if (given / "images").is_dir() else given
+    there = _folders(inner)
+    for folder in (*there, inner):
+        if folder.name.lower() in PARTS[part]:
             return folder
     raise NoticeError(
-        f"{given} has no folder {part!r}: name the folder `images` of the unpacked archive, and "
-        "'train' or 'validation' as the part."
+        f"{inner} has no folder {part!r}; it has {_list(there)}. Name the folder `images` of the "
+        f"unpacked archive, and one of {', '.join(PARTS)} as the part. Folders of emotions must "
+        f"lie in a folder {part!r}."
     )
+
+
+def _folders(place: Path) -> list[Path]:
+    """The folders of a place, without those that archives and systems leave."""
+    if not place.is_dir():
+        raise NoticeError(f"There is no folder {place}.")
+    return [
+        path
+        for path in sorted(place.iterdir())
+        if path.is_dir() and not path.name.startswith((".", "__"))
+    ]
+
+
+def _list(folders: list[Path]) -> str:
+    return ", ".join(folder.name for folder in folders) or "no folders"
 
 
 def _labelled(folder: Path) -> tuple[list[LabelledImage], Steps]:
     """Every image with the emotion that its own folder is named after."""
-    names = {path.name for path in folder.iterdir() if path.is_dir()}
-    names = {name for name in names if not name.startswith((".", "__"))}
-    if names != set(EMOTIONS):
-        missing = ", ".join(sorted(set(EMOTIONS) - names)) or "none"
-        strange = ", ".join(sorted(names - set(EMOTIONS))) or "none"
+    files, labelled, strange = 0, [], []
+    for place in _folders(folder):
+        found = [path for path in sorted(place.iterdir()) if not path.name.startswith(".")]
+        files += len(found)
+        if adjective := _ADJECTIVES.get(place.name.strip().lower()):
+            labelled += [LabelledImage(path, adjective, "", "emotion") for path in found]
+        else:
+            strange.append(place)
+    if len({image.attribute for image in labelled}) < 2:
         raise NoticeError(
-            f"{folder} must hold the folders {', '.join(EMOTIONS)} (missing: {missing}; not "
-            f"among them: {strange}). Unpack the archive anew, or move the others away."
+            f"{folder} must have images in folders of two emotions or more, named "
+            f"{', '.join(EMOTIONS)} or by other usual names of these. It has "
+            f"{_list(_folders(folder))}. Rename the folders."
         )
-    labelled = [
-        LabelledImage(path, adjective, "", "emotion")
-        for name, adjective in EMOTIONS.items()
-        for path in sorted((folder / name).iterdir())
-        if not path.name.startswith(".")
+    if strange:
+        warnings.warn(
+            f"{folder}: left out are the folders {_list(strange)}, which are named after none of "
+            f"the emotions asked about ({', '.join(EMOTIONS)}).",
+            stacklevel=3,
+        )
+    return labelled, [
+        ("images: files", files),
+        ("images: of an emotion that is asked about", len(labelled)),
     ]
-    return labelled, [("images: files", len(labelled))]

@@ -11,7 +11,7 @@ from PIL import Image
 from ..corruption.sip import LabelledImage
 from ..errors import NoticeError
 from ..files import write_atomically
-from ..pairs.images import FORMATS
+from ..pairs.images import ending_of
 from .build import Built, Source
 from .labelled import build_pairs
 from .own import QUESTION, SLOT, own_source, template
@@ -26,7 +26,7 @@ def open_dataset(name: str, split: str = "train") -> "Dataset":
     Args:
         name: a hub id; a folder that `Dataset.save_to_disk` wrote, with Parquet files, or with
             images in a folder for each class; or one Parquet file.
-        split: which part.
+        split: which part. A saved data set that is no part of a larger one counts as "train".
 
     Raises:
         NoticeError: the library is missing, or it finds no such data set or split.
@@ -40,17 +40,29 @@ def open_dataset(name: str, split: str = "train") -> "Dataset":
     path = Path(name)
     try:
         if any((path / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
-            found = datasets.load_from_disk(name)
-            return found[split] if isinstance(found, datasets.DatasetDict) else found
+            return _split_of(datasets.load_from_disk(name), name, split)
         if path.suffix == ".parquet":
             return datasets.load_dataset("parquet", data_files=name, split=split)
         return datasets.load_dataset(name, split=split)
+    except NoticeError:
+        raise
     except Exception as error:  # of many kinds: of the hub, of files, of Arrow
         said = str(error).strip().split("\n")[0]
         raise NoticeError(
-            f"The data set {name!r}, split {split!r}, cannot be opened: {said} "
-            "Name a hub id, a folder or a Parquet file."
+            f"The data set {name!r}, split {split!r}, cannot be opened: {said} Name a folder, a "
+            "Parquet file or a hub id (which needs a network), and a split that it has."
         ) from None
+
+
+def _split_of(saved, name: str, split: str) -> "Dataset":
+    """A split of what `save_to_disk` wrote: of several, or the one that it is."""
+    # A single data set knows the name of its split only if it was taken from several.
+    several = saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+    if split not in several:
+        raise NoticeError(
+            f"The data set {name!r} has no split {split!r}. Its splits are: {', '.join(several)}."
+        )
+    return several[split]
 
 
 def roots_of(name: str) -> list[Path]:
@@ -87,46 +99,51 @@ def read_dataset(
         folder: for the images.
         image: column of images: `datasets.Image`, encoded bytes, or PIL images.
         attribute: column of what the image shows; a `ClassLabel` by its name. Rows without one
-            (empty, or the label -1) are left out and counted.
+            (empty, NaN, or the label -1) or without an image are left out and counted.
         rest: column of what both images of a pair share, e.g. the noun; None: nothing.
         slot: column of the attribute's group; None: there is one.
         question: with {first}, {second} and, if there is a `rest`, {rest}.
-        task: a name; as "states", chapters take these pairs for theirs.
+        task: a name; pairs named "states" stand in for those of the chapters.
         near_synonyms: {attribute: attributes that are never its partner's}.
         seed: of the partners.
         source: of the images, for the card.
         roots: folders in which files that the data set names must lie (`roots_of`); None trusts it.
 
     Raises:
-        NoticeError: a column is missing or holds no images, a file lies elsewhere, or no image has
-            a partner.
+        NoticeError: a column is missing, holds no images, or several labels in one row, a file lies
+            elsewhere, or no image has a partner.
     """
     asked = template(question)
     wanted = [column for column in (image, attribute, rest, slot) if column]
     dataset, names = _prepared(dataset, wanted, image)
-    labelled: dict[tuple[Path, str, str, str], LabelledImage] = {}
-    rows = with_label = 0
-    for row in dataset:
+    labelled: dict[LabelledImage, None] = {}  # in order, and each once
+    rows = usable = 0
+    for number, row in enumerate(dataset):
         rows += 1
         label, thing, group = (
-            _text(names, column, row) if column else "" for column in (attribute, rest, slot)
+            _text(names, column, row[column], f"Row {number}, column {column!r},") if column else ""
+            for column in (attribute, rest, slot)
         )
-        if not label:
+        if not label or row[image] is None:
             continue
-        with_label += 1
-        path = _file(row[image], Path(folder), f"row {rows - 1}, column {image!r}", roots)
-        found = LabelledImage(path, label, thing, group or SLOT)
-        labelled[path, label, thing, found.slot] = found
-    steps = [("rows: of the data set", rows), ("rows: with a label", with_label)]
-    return build_pairs(
-        labelled.values(), asked, task, source or own_source(), near_synonyms, seed, steps
-    )
+        usable += 1
+        path = _file(row[image], Path(folder), f"Row {number}, column {image!r},", roots)
+        labels = LabelledImage(path, label, thing, group or SLOT)
+        labelled.setdefault(labels)
+    steps = [("rows: of the data set", rows), ("rows: with an image and a label", usable)]
+    return build_pairs(labelled, asked, task, source or own_source(), near_synonyms, seed, steps)
 
 
 def _prepared(dataset, wanted: list[str], image: str):
     """The data set with encoded images only, and {column: names of its classes}."""
     from datasets import ClassLabel, Image as Encoded
 
+    if isinstance(dataset, dict):
+        first = next(iter(dataset), "train")
+        raise NoticeError(
+            f"The data set has the splits {', '.join(dataset)}. Give one of them, such as "
+            f"dataset[{first!r}]."
+        )
     columns = dataset.column_names
     missing = [column for column in wanted if column not in (columns or wanted)]
     if missing:
@@ -134,37 +151,46 @@ def _prepared(dataset, wanted: list[str], image: str):
             f"The data set lacks the columns {', '.join(missing)}; it has {', '.join(columns)}."
         )
     features = dataset.features or {}
-    names = {
-        column: feature.names
-        for column, feature in features.items()
-        if isinstance(feature, ClassLabel)
-    }
+    inner = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
+    names = {name: kind.names for name, kind in inner.items() if isinstance(kind, ClassLabel)}
     if isinstance(features.get(image), Encoded):
         # Decoded here, with limits, and kept byte for byte.
         dataset = dataset.cast_column(image, Encoded(decode=False))
-    return dataset.select_columns(wanted), names
+    # Without a format for tensors, or a transform, which rows would come in.
+    return dataset.select_columns(wanted).with_format(None), names
 
 
-def _text(names: Mapping[str, list[str]], column: str, row: dict) -> str:
-    """A label as text; "" where there is none."""
-    value = row[column]
+def _text(names: Mapping[str, list[str]], column: str, value, where: str) -> str:
+    """A label as text; "" where there is none.
+
+    Raises:
+        NoticeError: it is a list of several labels, a record, or something else that is no text.
+    """
+    if isinstance(value, list | tuple) and len(value) < 2:
+        value = value[0] if value else None
+    if value is None or value != value:  # pandas writes NaN where a label is missing
+        return ""
+    if isinstance(value, float) and value.is_integer():  # and floats for integers beside a NaN
+        value = int(value)
     if column in names and isinstance(value, int):
         return names[column][value] if 0 <= value < len(names[column]) else ""
-    return "" if value is None else str(value).strip()
+    if not isinstance(value, str | int | float):
+        raise NoticeError(
+            f"{where} holds {value!r}, a {type(value).__name__}, where one label is needed. Name a "
+            "column with one label in each row, or make one with the data set's `map`."
+        )
+    return str(value).strip()
 
 
 def _file(value, folder: Path, where: str, roots=None) -> Path:
     """A file with the image: its own, or one under the hash of its bytes.
 
-    Whether it is an image that can be used is found out with all the others.
+    Whether it is a usable image is found out with all the others.
     """
     if isinstance(value, dict):  # as datasets.Image(decode=False) gives it
         path = value.get("path")
         if value.get("bytes") is None and path and Path(path).is_file():
-            own = Path(path).resolve()
-            if roots is not None and not any(own.is_relative_to(root) for root in roots):
-                raise NoticeError(f"{where} names {path}, a file outside of the data set.")
-            return own
+            return _within(Path(path), roots, where)
         value = value.get("bytes")
     if isinstance(value, Image.Image):
         file = io.BytesIO()
@@ -172,21 +198,29 @@ def _file(value, folder: Path, where: str, roots=None) -> Path:
         value = file.getvalue()
     if not isinstance(value, bytes):
         raise NoticeError(
-            f"{where} holds no image but {type(value).__name__}: name the column with the images, "
+            f"{where} holds no image but {type(value).__name__}. Name the column with the images, "
             "or cast it to datasets.Image."
         )
-    path = folder / f"{hashlib.sha256(value).hexdigest()[:32]}{_ending(value)}"
+    ending = ending_of(io.BytesIO(value)) or ".bin"
+    path = folder / f"{hashlib.sha256(value).hexdigest()[:32]}{ending}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda path: path.write_bytes(value))
     return path
 
 
-def _ending(data: bytes) -> str:
-    """The ending of a file of this content; ".bin" for what is not read here."""
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Exception:  # Pillow's parsers raise anything at all on malformed files
-        return ".bin"
-    name = image.format or ""  # never empty: it is what read the data
-    return f".{name.lower()}"
+def _within(path: Path, roots: Iterable[Path] | None, where: str) -> Path:
+    """A file without links, if it lies in one of the roots.
+
+    Raises:
+        NoticeError: it lies elsewhere; the message says where.
+    """
+    file = path.resolve()
+    if roots is None or any(file.is_relative_to(root) for root in roots):
+        return file
+    leads = f", a link to {file}" if file != path.absolute() else ""
+    raise NoticeError(
+        f"{where} names {path}{leads}: a file outside of the data set. Copy the file to where the "
+        f"data set lies ({', '.join(map(str, roots))}), or use `read_dataset` without `roots` if "
+        "you trust the data set."
+    )

@@ -1,30 +1,40 @@
-"""Pairs from one's own images and a table (CSV, UTF-8): of labels, or of ready pairs."""
+"""Pairs from your own images and a table of labels, or of ready pairs (`pairs.tables`)."""
 
 import re
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ..corruption.sip import LabelledImage, Question, Scene, content_id, pairs_of
 from ..errors import NoticeError
-from ..pairs.files import inside, read_lines
+from ..pairs.files import whole
+from ..pairs.folders import Folder
 from ..pairs.masks import read_masks
 from ..pairs.prompts import option_spans, replace_options
+from ..pairs.tables import Row, column_names, read_table
 from .build import Built, Source
-from .labelled import build_pairs, check_files, short
+from .labelled import an_example, build_pairs, check_files, fold, short
 
 QUESTION = "Is this {rest} {first} or {second}?"
 LABELS = ("image", "attribute")
 """Columns of a table of labels; it may also have `rest` (what the question names) and `slot`."""
+SYNONYMS = {
+    "image": ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path",
+              "image_file", "image_name", "img", "img_path", "photo", "picture"),
+    "attribute": ("label", "labels", "class", "class_name", "category", "state"),
+}  # fmt: skip
+"""{column of a table of labels: names that are read as it where there is no such column}."""
 PAIRS = ("clean_image", "corrupt_image", "prompt", "correct", "incorrect")
-"""Columns of a table of pairs; it may also have `slot`, `scene` and the two `..._masks`."""
+"""Columns of a table of pairs; it may also have those of `MORE`."""
+MORE = ("slot", "scene", "clean_masks", "corrupt_masks")
 SLOT = "attribute"
-"""The slot of answers that have none."""
+"""The slot of answers for which none is given."""
 
 
-def own_source(licence: str = "", title: str = "images of one's own") -> Source:
-    """For the card of a set of one's own."""
+def own_source(licence: str = "", title: str = "your own images") -> Source:
+    """The source of your own images, for the card of a set."""
     return Source(title, "", "", licence or "No licence was stated when this set was built.")
 
 
@@ -32,7 +42,7 @@ def template(text: str) -> Question:
     """A question from a text with {first} and {second}, and {rest} for what the images share.
 
     Raises:
-        NoticeError: an option has no place in it, or something else in braces has.
+        NoticeError: an option has no place in it, or another name stands in braces.
     """
     unknown = set(re.findall(r"\{(\w*)\}", text)) - {"rest", "first", "second"}
     if unknown:
@@ -70,10 +80,11 @@ def read_labels(
     each of several slots.
 
     Args:
-        table: CSV; its `image` is relative to the folder `images`.
+        table: CSV with `LABELS`, or with `SYNONYMS` of these; its `image` is relative to the folder
+            `images`.
         images: by default the table's own folder.
         question: with {first}, {second} and, where the table has it, {rest}.
-        task: a name; as "states", chapters take these pairs for theirs.
+        task: a name; pairs named "states" stand in for those of the chapters.
         masks: folder with a PNG for an image, of the same name but for the ending
             (`notice_lib.pairs.masks` writes them); an image without one has no masks.
         near_synonyms: {attribute: attributes that are never its partner's}.
@@ -86,23 +97,24 @@ def read_labels(
     asked, folder = template(question), _folder(table, images)
     labels: dict[tuple[Path, str], tuple[str, LabelledImage]] = {}
     rows = 0
-    for where, row in _rows(table, LABELS):
+    for where, row in read_table(Path(table), LABELS, ("rest", "slot"), SYNONYMS):
         rows += 1
         label = LabelledImage(
             path=_file(where, row, "image", folder),
             attribute=_text(where, row, "attribute"),
-            rest=row.get("rest", ""),
-            slot=row.get("slot") or SLOT,
+            rest=row["rest"].strip(),
+            slot=row["slot"].strip() or SLOT,
         )
-        before, known = labels.setdefault((label.path, label.slot), (where, label))
-        if known != label:
+        before, known = labels.setdefault((label.path, fold(label.slot)), (where, label))
+        if fold(known.attribute) != fold(label.attribute) or fold(known.rest) != fold(label.rest):
             raise NoticeError(
                 f"{where}: {before} labels the same image {known.attribute} {known.rest}. Give "
                 "an image one label of each slot."
             )
     labelled = [label for _, label in labels.values()]
     steps = [("rows: of the table", rows), ("images: labels", len(labelled))]
-    files = _masks_of(labelled, folder, Path(masks)) if masks else {}
+    _tell_alike(folder)
+    files = _masks_of(labelled, folder.root, Path(masks)) if masks else {}
     return build_pairs(
         labelled, asked, task, source or own_source(), near_synonyms, seed, steps, files
     )
@@ -123,7 +135,7 @@ def read_pairs(
     Args:
         table: CSV with `PAIRS`; its paths are relative to the folder `images`.
         images: by default the table's own folder.
-        task: a name; as "states", chapters take these pairs for theirs.
+        task: a name; pairs named "states" stand in for those of the chapters.
 
     Raises:
         NoticeError: the table cannot be read or lacks a column, a row names no file in the folder
@@ -131,13 +143,17 @@ def read_pairs(
             scene, or no usable row is left.
     """
     folder = _folder(table, images)
-    lines = [(where, _scene(where, row, folder, task)) for where, row in _rows(table, PAIRS)]
+    rows = read_table(Path(table), PAIRS, MORE)
+    lines = [(where, _scene(where, row, folder, task)) for where, row in rows]
+    _tell_alike(folder)
     left_out: dict[str, str] = {}
     digests = check_files({path for _, scene in lines for path in scene.images}, left_out)
     usable = [line for line in lines if _usable(line[1], digests, left_out)]
     distinct = _distinct(usable, digests)
     if not distinct:
-        raise NoticeError(f"{table}: none of its {len(lines)} rows has two usable images.")
+        raise NoticeError(
+            f"{table}: none of its {len(lines)} rows has two usable images.{an_example(left_out)}"
+        )
     slots: dict[str, set[str]] = defaultdict(set)
     for scene in distinct:
         slots[scene.slot].update(scene.answers)
@@ -151,49 +167,42 @@ def read_pairs(
 
 
 def is_table_of_pairs(table: str | Path) -> bool:
-    """Whether a table is one for `read_pairs`, by its first line; else it is for `read_labels`.
+    """Whether a table is one for `read_pairs`, by its columns; else it is for `read_labels`.
 
     Raises:
         NoticeError: it cannot be read.
     """
-    try:
-        with open(table, encoding="utf-8-sig", errors="replace") as file:
-            return PAIRS[0] in file.readline()
-    except OSError as error:
-        raise NoticeError(f"{table} cannot be read ({error.strerror}): name a CSV file.") from None
+    return PAIRS[0] in column_names(Path(table))
 
 
-def _folder(table: str | Path, images: str | Path | None) -> Path:
+def _folder(table: str | Path, images: str | Path | None) -> Folder:
     folder = Path(images) if images else Path(table).parent
     if not folder.is_dir():
         raise NoticeError(f"There is no folder {folder}: name the one with the images.")
-    return folder.resolve()
+    return Folder(folder)
 
 
-def _rows(table: str | Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The table's rows, each with what names file and line in an error."""
-    for where, row in read_lines(Path(table), list(columns)):
-        if None in row or None in row.values():
-            raise NoticeError(f"{where}: it has not as many fields as the table has columns.")
-        yield where, {name: text.strip() for name, text in row.items()}
+def _tell_alike(folder: Folder) -> None:
+    if told := folder.told():
+        warnings.warn(told, stacklevel=3)
 
 
-def _file(where: str, row: dict[str, str], column: str, folder: Path) -> Path:
-    name = _text(where, row, column)
+def _file(where: str, row: Row, column: str, folder: Folder) -> Path:
     try:
-        return inside(folder, name)
+        return folder.file(_text(where, row, column))
     except NoticeError as error:
         raise NoticeError(f"{where}: {error}") from None
 
 
-def _text(where: str, row: dict[str, str], column: str) -> str:
-    if not row[column]:
+def _text(where: str, row: Row, column: str) -> str:
+    text = row[column].strip()
+    if not text:
         raise NoticeError(f"{where}: {column} is empty. Fill it in or drop the row.")
-    return row[column]
+    return text
 
 
 def _masks_of(labels: Iterable[LabelledImage], folder: Path, masks: Path) -> dict[Path, Path]:
-    """The mask file of each image that has one; each is read once, so that a bad one is said."""
+    """The mask file of each image that has one. All are read, so that a bad one is found now."""
     if not masks.is_dir():
         raise NoticeError(f"There is no folder {masks} with masks.")
     found = {}
@@ -205,24 +214,25 @@ def _masks_of(labels: Iterable[LabelledImage], folder: Path, masks: Path) -> dic
     return found
 
 
-def _scene(where: str, row: dict[str, str], folder: Path, task: str) -> Scene:
+def _scene(where: str, row: Row, folder: Folder, task: str) -> Scene:
     """One row; without an id unless the table has one."""
-    prompt, correct, incorrect = (_text(where, row, name) for name in PAIRS[2:])
+    prompt, *answers = (_text(where, row, name) for name in PAIRS[2:])
+    correct, incorrect = (whole(answer, prompt) for answer in answers)
     try:
         spans = option_spans(prompt, correct, incorrect)
     except NoticeError as error:
         raise NoticeError(f"{where}: {error}") from None
     other = replace_options(prompt, spans, incorrect, correct)
     clean, corrupt = (
-        _file(where, row, name, folder) if row.get(name) else None
+        _file(where, row, name, folder) if row[name].strip() else None
         for name in ("clean_masks", "corrupt_masks")
     )
     for mask in filter(None, (clean, corrupt)):
         read_masks(mask)
     return Scene(
-        scene_id=row.get("scene", ""),
+        scene_id=row["scene"].strip(),
         task=task,
-        slot=row.get("slot") or SLOT,
+        slot=row["slot"].strip() or SLOT,
         images=(
             _file(where, row, "clean_image", folder),
             _file(where, row, "corrupt_image", folder),
@@ -234,7 +244,7 @@ def _scene(where: str, row: dict[str, str], folder: Path, task: str) -> Scene:
 
 
 def _usable(scene: Scene, digests: Mapping[Path, str], left_out: dict[str, str]) -> bool:
-    """Whether both images decode and differ; else why not is noted."""
+    """Whether both images are usable and differ; if not, why goes to `left_out`."""
     contents = [digests.get(path) for path in scene.images]
     if None not in contents and contents[0] == contents[1]:
         left_out[short(scene.images[1])] = f"is the same as {short(scene.images[0])}, its partner"
@@ -242,7 +252,7 @@ def _usable(scene: Scene, digests: Mapping[Path, str], left_out: dict[str, str])
 
 
 def _distinct(lines: list[tuple[str, Scene]], digests: Mapping[Path, str]) -> list[Scene]:
-    """One scene of those that ask the same of the same images, with an id."""
+    """One scene, with an id, of those that ask the same of the same images."""
     known: dict[tuple, tuple[str, Scene]] = {}
     for where, scene in lines:
         contents = [digests[path] for path in scene.images]

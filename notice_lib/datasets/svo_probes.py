@@ -5,27 +5,25 @@ verb or object, and the images' addresses. The images themselves are not publish
 are dead by now.
 """
 
-import csv
 import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
-from .. import progress
 from ..corruption.sip import Scene, pairs_of
 from ..errors import NoticeError
-from ..files import sha256
 from ..pairs import symmetric
-from ..pairs.images import check_image
 from ..pairs.prompts import option_spans, replace_options
+from ..pairs.tables import read_table, truth
 from .build import Built, Source, Steps
 from .downloads import download_images
 from .grammar import SLOTS, Triplet, grammatical_question
+from .labelled import an_example, check_files
+from .svo_images import Key, describe_names, find_images
 from .svo_words import NEAR_SYNONYMS
 
 SOURCE = Source(
@@ -41,8 +39,7 @@ Question = Callable[[tuple[Triplet, Triplet], str, str, str, str], str]
 
 _FLAGS = {"subject": "subj_neg", "verb": "verb_neg", "object": "obj_neg"}
 _COLUMNS = ("pos_triplet", "neg_triplet", "pos_url", "neg_url", *_FLAGS.values())
-_TRUE = ("true", "t", "yes", "y", "1", "1.0")
-_FALSE = ("false", "f", "no", "n", "0", "0.0", "")
+_OPTIONAL = ("sentence", "pos_image_id", "neg_image_id")
 
 _CHECKS = (
     "one slot is marked as different",
@@ -61,8 +58,7 @@ class _Row(NamedTuple):
     triplets: tuple[Triplet, Triplet]
     options: tuple[str, str]
     prompts: tuple[str, str]
-    keys: tuple[tuple[str, str], tuple[str, str]]
-    """(image id, address) of either image."""
+    keys: tuple[Key, Key]
 
 
 def read_svo_probes(
@@ -81,15 +77,12 @@ def read_svo_probes(
     true of every man and girl. A dead address leaves its rows out, and what was left out after
     each check is counted in `steps`. Nothing is drawn, and the order of the rows does not matter.
 
-    Images in a folder of one's own are found by their names: image ids (`123.jpg`), the SHA-256 or
-    the MD5 of their addresses in hexadecimal, each with the ending of an image or none, or the last
-    parts of their addresses, where no two of the table end alike. A folder has names of one of
-    these kinds: the one by which most images are found.
+    Images in a folder are found by their names, as `notice_lib.datasets.svo_images` says.
 
     Args:
         table: svo_probes.csv as published, its columns in any order. `sentence` and the image ids
             may be missing. "True" and "False" may be written as 1, no, t and the like.
-        images: a folder of images.
+        images: a folder of images, which may lie in folders of it.
         cache: a folder into which `downloads.download_images` puts what is not in `images`; what
             it holds already is not asked for again.
         question: (triplets, sentence, slot, first, second) -> prompt, or the name of a column of
@@ -100,7 +93,8 @@ def read_svo_probes(
 
     Raises:
         NoticeError: the table cannot be read or lacks a column, neither `images` nor `cache` is
-            given, or no row is left; the message says after which check.
+            given, the folder has none of the images, or no row is left; the message says after
+            which check.
 
     Source: paper, section 3; published code, preprocessing/1_svo and 3_svo (which loses the
     negative images' rows and puts black pictures in the place of dead addresses).
@@ -111,14 +105,16 @@ def read_svo_probes(
     counts, rows, addresses = _usable_rows(Path(table), question, near)
     steps = _steps(counts)
     paths, left_out = _find_images(rows, addresses, images, cache)
-    contents = _contents(set(paths.values()), left_out)
+    contents = check_files(set(paths.values()), left_out)
     at_hand = {key: path for key, path in paths.items() if path in contents}
     rows = [row for row in rows if all(key in at_hand for key in row.keys)]
     steps.append(("rows: both images are at hand", len(rows)))
     scenes, kept = _scenes(rows, at_hand, contents, steps)
     if not scenes:
         left = "; ".join(f"{what}, {number}" for what, number in steps)
-        raise NoticeError(f"{table} gives no scene. What was left after each check: {left}.")
+        raise NoticeError(
+            f"{table} gives no scene. What was left after each check: {left}.{an_example(left_out)}"
+        )
     return Built(pairs_of(scenes, _vocabulary(kept), near), steps, SOURCE, left_out)
 
 
@@ -127,7 +123,8 @@ def _usable_rows(table: Path, question, near) -> tuple[Counter, list[_Row], set[
     counts: Counter[str] = Counter()
     rows: list[_Row] = []
     addresses: set[str] = set()
-    for fields in _read(table, (question,) if isinstance(question, str) else ()):
+    asked = (question,) if isinstance(question, str) else ()
+    for _, fields in read_table(table, (*_COLUMNS, *asked), _OPTIONAL):
         counts["all"] += 1
         addresses |= {fields["pos_url"].strip(), fields["neg_url"].strip()}
         row = _row(fields, question, near)
@@ -149,32 +146,11 @@ def _steps(counts: Counter) -> Steps:
     return steps
 
 
-def _read(table: Path, more_columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """The table's rows, with "" for what a short row lacks."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in (*_COLUMNS, *more_columns) if name not in names]
-            if missing:
-                raise NoticeError(
-                    f"{table} lacks the columns {', '.join(missing)}: it is not svo_probes.csv as "
-                    f"published (its columns are: {', '.join(names) or 'none'})."
-                )
-            reader.fieldnames = names
-            for fields in reader:
-                yield {name: fields[name] or "" for name in names}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise NoticeError(
-            f"{table} cannot be read as a CSV file in UTF-8 ({error}). Fetch it anew."
-        ) from None
-
-
 def _row(fields: dict[str, str], question, near) -> _Row | str:
     """A row, or the check that it fails."""
-    flags = {slot: fields[name].strip().lower() for slot, name in _FLAGS.items()}
-    marked = [slot for slot, flag in flags.items() if flag in _TRUE]
-    if len(marked) != 1 or any(flag not in _TRUE + _FALSE for flag in flags.values()):
+    flags = {slot: truth(fields[name].strip() or "no") for slot, name in _FLAGS.items()}
+    marked = [slot for slot, flag in flags.items() if flag]
+    if len(marked) != 1 or None in flags.values():
         return _CHECKS[0]
     slot = marked[0]
     positive, negative = (_triplets(fields[f"{which}_triplet"]) for which in ("pos", "neg"))
@@ -196,9 +172,8 @@ def _row(fields: dict[str, str], question, near) -> _Row | str:
     return _Row(slot, triplets, options, prompts, (_key(fields, "pos"), _key(fields, "neg")))
 
 
-def _key(fields: dict[str, str], which: str) -> tuple[str, str]:
-    """(image id, address)"""
-    return fields.get(f"{which}_image_id", "").strip(), fields[f"{which}_url"].strip()
+def _key(fields: dict[str, str], which: str) -> Key:
+    return fields[f"{which}_image_id"].strip().removesuffix(".0"), fields[f"{which}_url"].strip()
 
 
 def _triplets(text: str) -> list[Triplet]:
@@ -225,7 +200,7 @@ def _prompts(fields, triplets, slot, options, question) -> tuple[str, str]:
         other = replace_options(given, spans, *reversed(options))
         prompts = (given, other) if spans.correct < spans.incorrect else (other, given)
     else:
-        sentence = unicodedata.normalize("NFC", fields.get("sentence", ""))
+        sentence = unicodedata.normalize("NFC", fields["sentence"])
         a, b = options
         prompts = (
             question(triplets, sentence, slot, a, b) or "",
@@ -240,58 +215,28 @@ def _prompts(fields, triplets, slot, options, question) -> tuple[str, str]:
 
 def _find_images(
     rows: list[_Row], addresses: set[str], images, cache
-) -> tuple[dict, dict[str, str]]:
+) -> tuple[dict[Key, Path], dict[str, str]]:
     """{(id, address): file} of what is at hand, and {id or address: why it is not}."""
     keys = sorted({key for row in rows for key in row.keys})
-    found = _in_folder(Path(images), keys, addresses) if images is not None else {}
+    found = find_images(Path(images), keys, addresses) if images is not None else {}
     lacking = [key for key in keys if key not in found]
     if cache is None:
-        return found, {key[1] or key[0]: "is the name of no file" for key in lacking}
+        if keys and not found:
+            raise NoticeError(
+                f"{images} has none of the {len(keys)} images that are asked for. "
+                f"{describe_names(Path(images), keys[0])} Rename the files, or name another folder."
+            )
+        return found, {address or name: "is the name of no file" for name, address in lacking}
     left_out = {}
-    downloaded = download_images(sorted({key[1] for key in lacking}), Path(cache))
+    downloaded = download_images(sorted({address for _, address in lacking}), Path(cache))
     files = {line.url: line for line in downloaded.itertuples()}
-    for key in lacking:
-        line = files[key[1]]
+    for name, address in lacking:
+        line = files[address]
         if isinstance(line.path, Path):
-            found[key] = line.path
+            found[name, address] = line.path
         else:
-            left_out[key[1] or key[0]] = line.error
+            left_out[address or name] = line.error
     return found, left_out
-
-
-def _in_folder(folder: Path, keys, addresses: set[str]) -> dict:
-    """{key: file of the folder}, by the kind of names that finds most of them."""
-    if not folder.is_dir():
-        raise NoticeError(f"There is no folder {folder}: name the one that holds the images.")
-    whole, stems = {}, defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        whole[_nfc(path.name)] = [path]
-        if path.suffix.lower() in _ENDINGS:
-            stems[_nfc(path.stem)].append(path)
-    ends = Counter(map(_last_part, addresses))
-    kinds = (
-        {key: stems.get(_nfc(key[0])) for key in keys},
-        {key: stems.get(hashlib.sha256(key[1].encode()).hexdigest()) for key in keys},
-        {key: stems.get(_md5(key[1])) for key in keys},
-        {key: whole.get(end) for key in keys if ends[end := _last_part(key[1])] == 1},
-    )
-    found = max(kinds, key=lambda kind: sum(map(bool, kind.values())))
-    for one, *others in filter(None, found.values()):
-        if others:
-            raise NoticeError(f"{one} and {others[0]} have one name; which is it? Move one away.")
-    return {key: paths[0] for key, paths in found.items() if paths}
-
-
-def _contents(paths: set[Path], left_out: dict[str, str]) -> dict[Path, str]:
-    """SHA-256 of each file that is a usable image; the others go to `left_out`."""
-    contents = {}
-    for path in progress.bar(sorted(paths), desc="checking", unit="image"):
-        reason = check_image(path)
-        if reason:
-            left_out[path.name] = reason
-        else:
-            contents[path] = sha256(path)
-    return contents
 
 
 def _scenes(rows: list[_Row], paths, contents, steps: Steps) -> tuple[list[Scene], list[_Row]]:
@@ -337,22 +282,5 @@ def _vocabulary(rows: list[_Row]) -> dict[str, list[str]]:
     return {slot: sorted({triplet.option(slot) for triplet in triplets}) for slot in SLOTS}
 
 
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _last_part(address: str) -> str:
-    """The name of the file in an address; "" where it has none."""
-    try:
-        return _nfc(unquote(urlsplit(address).path).rsplit("/", 1)[-1])
-    except ValueError:
-        return ""
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-_ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _WORD = re.compile(r"[^\W\d_]+(?:[ '\u2019-][^\W\d_]+)*").fullmatch

@@ -1,9 +1,9 @@
 """Pair sets on disk: `pairs.csv` (one row a pair), `images/`, `masks/` and `vocabulary.json`.
 
-Text is UTF-8. Paths in the table are relative to the folder, with / between their parts, and cannot
-leave it, not by a link either. `shown` is a JSON list of words; in the embedded sets it is words
-with spaces between them, which is read too. Whatever is in these files, reading them gives values
-or a NoticeError; nothing in them is ever executed.
+Text is UTF-8. Paths in the table are relative to the folder and cannot leave it, not by a link
+either. `shown` is a JSON list of words; words with spaces between them, as in the embedded sets,
+are read too. So are tables that another program has saved again (`tables`). Whatever is in these
+files, reading them gives values or a NoticeError; nothing in them is ever executed.
 """
 
 import csv
@@ -11,13 +11,16 @@ import filecmp
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ..errors import NoticeError
 from ..files import sha256, write_atomically
+from .folders import Folder
+from .tables import read_table, truth
 
 PATHS = ("clean_image", "corrupt_image", "clean_masks", "corrupt_masks")
 """Columns that name files."""
@@ -49,17 +52,22 @@ def _write_rows(path: Path, columns: list[str], rows: list[Row]) -> None:
 
 def read_rows(folder: Path, columns: list[str]) -> Iterator[tuple[str, Row]]:
     """The rows of a folder's pairs.csv, each with what names file and line in an error."""
-    folder = folder.resolve()
-    manifest = folder / "pairs.csv"
+    manifest = folder.resolve() / "pairs.csv"
     if not manifest.is_file():
-        raise NoticeError(f"{folder} is no pair set: it has no pairs.csv.")
-    locate = cache(lambda name: inside(folder, name) if name else None)
-    for where, row in read_lines(manifest, columns):
+        raise NoticeError(
+            f"{folder} is not a pair set: it has no pairs.csv. Name a folder that PairSet.save or "
+            "`notice pairs` wrote."
+        )
+    files = Folder(folder)
+    locate = cache(lambda name: files.file(name) if name else None)
+    for where, row in read_table(manifest, columns):
         try:
-            values = _values(row, columns, locate)
+            values = _values(row, locate)
         except NoticeError as error:
             raise NoticeError(f"{where}: {error}") from None
         yield where, values
+    if told := files.told():
+        warnings.warn(told, stacklevel=2)
 
 
 def read_vocabulary(folder: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -124,37 +132,22 @@ def _copy(source: Path, target: Path) -> None:
         write_atomically(target, lambda path: shutil.copyfile(source, path))
 
 
-def read_lines(manifest: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The lines of a CSV file by column, each with what names file and line in an error."""
-    try:
-        # utf-8-sig: spreadsheets begin a file with a byte order mark. strict: a file that ends
-        # inside quotes was cut off.
-        with open(manifest, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = reader.fieldnames or []
-            if missing := set(wanted) - set(columns):
-                raise NoticeError(f"{manifest} lacks the columns {', '.join(sorted(missing))}.")
-            if twice := {name for name in columns if columns.count(name) > 1}:
-                raise NoticeError(f"{manifest} has two columns {', '.join(sorted(twice))}.")
-            for row in reader:
-                yield f"{manifest}, line {reader.line_num}", row
-    except UnicodeDecodeError as error:
-        raise NoticeError(f"{manifest} is not UTF-8 ({error}). Save it as UTF-8.") from None
-    except (csv.Error, OSError) as error:
-        raise NoticeError(f"{manifest} cannot be read as CSV ({error}). Write it anew.") from None
-
-
-def _values(row: dict[str, str], columns: list[str], locate: Callable[[str], Path | None]) -> Row:
+def _values(row: dict[str, str], locate: Callable[[str], Path | None]) -> Row:
     """One row of pairs.csv as the fields of a pair."""
-    if None in row or None in row.values():
-        raise NoticeError("the fields are not as many as the columns. Quote those with commas.")
-    if row["distractor"] not in ("true", "false"):
-        raise NoticeError(f"distractor is {row['distractor']!r}; it must be true or false.")
-    values: Row = {name: row[name] for name in columns}
-    values |= {name: locate(row[name]) for name in PATHS}
+    values: Row = row | {name: locate(row[name]) for name in PATHS}
     if values["clean_image"] is None or values["corrupt_image"] is None:
         raise NoticeError("clean_image and corrupt_image must both be given.")
-    return values | {"distractor": row["distractor"] == "true", "shown": _words(row["shown"])}
+    distractor = truth(row["distractor"])
+    if distractor is None:
+        raise NoticeError(f"distractor is {row['distractor']!r}; it must be true or false.")
+    answers = {name: whole(row[name], row["prompt"]) for name in ("correct", "incorrect")}
+    return values | answers | {"distractor": distractor, "shown": _words(row["shown"])}
+
+
+def whole(option: str, prompt: str) -> str:
+    """An option as the prompt has it: a spreadsheet with a gap writes the number 1 as "1.0"."""
+    number = option.removesuffix(".0")
+    return number if number.isdecimal() and option not in prompt else option
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -166,24 +159,8 @@ def _words(text: str) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         words = None
     if not _lists_of_words({"shown": words}):
-        raise NoticeError(f"shown is {text!r}, no JSON list of words.")
+        raise NoticeError(f"shown is {text!r}, which is not a JSON list of words.")
     return tuple(words)
-
-
-def inside(folder: Path, name: str) -> Path:
-    """A path of the table; it must exist and lie in the folder."""
-    if "\\" in name or PurePosixPath(name).is_absolute():
-        raise NoticeError(f"the path {name!r} must be relative, with / between its parts.")
-    try:
-        path = (folder / name).resolve()
-        found = path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, links in a circle
-        raise NoticeError(f"{name!r} is no path ({error}).") from None
-    if not path.is_relative_to(folder):
-        raise NoticeError(f"the path {name!r} leaves the folder of the set.")
-    if not found:
-        raise NoticeError(f"{path} is missing. Restore the file or drop the row.")
-    return path
 
 
 def _parse(text: str):

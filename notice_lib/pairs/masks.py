@@ -20,8 +20,8 @@ def read_masks(path: Path) -> dict[str, np.ndarray]:
     """Named boolean masks (height, width) of one image; masks without a pixel are left out.
 
     Raises:
-        NoticeError: the file is missing, no 8-bit grey PNG, damaged, too large (`images`), or has
-            a bit that is no mask's.
+        NoticeError: the file is missing, not an 8-bit grey PNG, damaged, too large (`images`), or
+            has a bit that belongs to no mask.
     """
     try:
         image = open_checked(path, ("PNG",))
@@ -31,17 +31,31 @@ def read_masks(path: Path) -> dict[str, np.ndarray]:
     if image.mode != "L" or flags.max() > sum(MASK_BITS.values()):
         bits = ", ".join(f"{bit} {name}" for name, bit in MASK_BITS.items())
         raise NoticeError(
-            f"{path} holds no masks: they are 8-bit grey, each pixel the sum of what it belongs to "
-            f"({bits}). Write them with notice_lib.pairs.masks.write_masks."
+            f"{path} does not hold masks: they are 8-bit grey, each pixel the sum of what it "
+            f"belongs to ({bits}). Write them with notice_lib.pairs.masks.write_masks."
         )
     masks = {name: (flags & bit) > 0 for name, bit in MASK_BITS.items()}
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 def write_masks(path: Path, masks: dict[str, np.ndarray]) -> None:
-    """Store named boolean masks (height, width) as one PNG of bit flags."""
-    flags = np.sum([mask.astype(np.uint8) * MASK_BITS[name] for name, mask in masks.items()], 0)
-    Image.fromarray(flags.astype(np.uint8)).save(path, optimize=True)
+    """Store named boolean masks (height, width) as one PNG of bit flags.
+
+    Raises:
+        NoticeError: there is no mask, one has an unknown name, or their shapes differ.
+    """
+    if unknown := masks.keys() - MASK_BITS:
+        raise NoticeError(
+            f"{path}: a mask is named {', '.join(MASK_BITS)}, not {', '.join(sorted(unknown))}."
+        )
+    if len({np.shape(mask) for mask in masks.values()}) != 1:
+        shapes = ", ".join(f"{name} {np.shape(mask)}" for name, mask in masks.items())
+        raise NoticeError(
+            f"{path} needs at least one mask, and masks of one shape (height, width), not: "
+            f"{shapes or 'none'}. An image without masks needs no file."
+        )
+    flags = sum(np.uint8(MASK_BITS[name]) * np.asarray(mask, bool) for name, mask in masks.items())
+    Image.fromarray(np.asarray(flags, np.uint8)).save(path, optimize=True)
 
 
 def patch_mask(mask: np.ndarray, grid: int, image_size: int, resample: int = 3) -> np.ndarray:
