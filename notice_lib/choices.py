@@ -28,6 +28,10 @@ text."""
 Ablation = Literal["mean", "zero"]
 """What an ablation writes in place of an activation."""
 
+Criterion = Literal["generated", "preferred"]
+"""A pair is answered correctly if the model's own answer is the correct option, or if this option's
+logit is larger than the other option's."""
+
 EngineName = Literal["fast", "reference"]
 """The engine that computes once what patched runs share, or one full forward for each of them."""
 

@@ -129,6 +129,9 @@ def test_answers_has_a_row_a_pair(model):
     table = answers(model, pairs)
     assert table["pair_id"].tolist() == [pair.pair_id for pair in pairs]
     assert (table["is_correct"] == (table["answer"] == table["expected"])).all()
+    prefers = table["logit_correct"] > table["logit_incorrect"]
+    assert table["is_preferred"].tolist() == prefers.tolist()
+    assert (table["starts_as_scored"] >= table["is_correct"]).all()
     corrupt = answers(model, pairs, run="corrupt")
     assert corrupt["expected"].tolist() == [pair.incorrect for pair in pairs]
 
@@ -190,8 +193,8 @@ def test_each_question_about_a_picture_is_asked_once(blip, monkeypatch):
     chosen = {pair.scene_id for pair in lures.sample(4)}
     pairs = lures.filter(lambda pair: pair.scene_id in chosen)
     right = [answers(blip, pairs, run).set_index("pair_id")["is_correct"] for run in RUNS]
-    asked, generate = [], blip.generate
-    monkeypatch.setattr(blip, "generate", lambda inputs: asked.append(1) or generate(inputs))
+    asked, generate = [], blip.generate_ids
+    monkeypatch.setattr(blip, "generate_ids", lambda *given: asked.append(1) or generate(*given))
     kept = {pair.pair_id for pair in answered_correctly(blip, pairs)}
     assert kept == set(right[0].index[right[0] & right[1]]) and 0 < len(kept) < len(pairs)
     assert len(asked) <= len(pairs)

@@ -211,8 +211,16 @@ class VLM(ABC):
         """(vocabulary,) logits of the answer's next token after `prefix`, by one full forward."""
 
     @abstractmethod
+    def generate_ids(self, inputs: Inputs, max_new_tokens: int = 8) -> list[int]:
+        """The tokens of the model's own greedy answer."""
+
     def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
         """The model's own greedy answer, in lower case without special tokens."""
+        return self.decode(self.generate_ids(inputs, max_new_tokens))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer's tokens, in lower case without special tokens."""
+        return self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip().lower()
 
     @abstractmethod
     def answer_ids(self, prompt: str, answer: str) -> list[int]:

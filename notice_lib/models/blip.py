@@ -61,7 +61,7 @@ class Blip(VLM):
         return decoded.logits[0, -1]
 
     @torch.no_grad()
-    def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
+    def generate_ids(self, inputs: Inputs, max_new_tokens: int = 8) -> list[int]:
         with self.computing(), self.noise([inputs]):
             ids = self.model.generate(
                 input_ids=inputs.input_ids,
@@ -70,7 +70,7 @@ class Blip(VLM):
                 do_sample=False,
                 num_beams=1,
             )
-        return self.processor.decode(ids[0], skip_special_tokens=True).strip().lower()
+        return ids[0, 1:].tolist()  # Without the start token.
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         return self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]

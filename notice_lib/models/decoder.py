@@ -112,7 +112,7 @@ class DecoderOnly(VLM):
         return output.logits[:, -1]
 
     @torch.no_grad()
-    def generate(self, inputs: Inputs, max_new_tokens: int = 8) -> str:
+    def generate_ids(self, inputs: Inputs, max_new_tokens: int = 8) -> list[int]:
         with self.computing(), self.noise([inputs]):
             ids = self.model.generate(
                 input_ids=inputs.input_ids,
@@ -123,8 +123,7 @@ class DecoderOnly(VLM):
                 num_beams=1,
                 **inputs.extra,
             )
-        new = ids[0, inputs.input_ids.shape[1] :]
-        return self.processor.tokenizer.decode(new, skip_special_tokens=True).strip().lower()
+        return ids[0, inputs.input_ids.shape[1] :].tolist()
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         if prompt not in self._texts:
