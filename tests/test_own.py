@@ -1,5 +1,6 @@
 """One's own images: a table of labels, a table of pairs, a data set of Hugging Face."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -127,6 +128,51 @@ def test_a_wrong_table_is_named(photos, tmp_path):
         read_labels(tmp_path / "latin.csv")
 
 
+# Tables as people have them.
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("file_name;label\n0.png;red\n1.png;blue\n;\n", "semicolons; .*'file_name' .*1 rows"),
+        ("\ufeffPath,Class\n0.png,red\n1.png,blue\n", "'Path' is read as image; .*'Class'"),
+        ("image, attribute\n0.png, red\n1.png, blue\n", None),
+        (",image,attribute,,\n0,0.png,red ,,\n1,1.png,blue,,\n,,,,\n", "1 rows without text"),
+        ("image,attribute\n0.PNG,red\n1,blue\n", "2 files are read by names that differ"),
+    ],
+)
+def test_a_table_from_elsewhere_gives_the_same_pairs(photos, recwarn, text, told):
+    usual = read_labels(labels_of(photos, *ROWS[:2], columns=LABELS)).pairs
+    usual = [(p.clean_image, p.correct, p.order) for p in usual]
+    table = photos / "other.csv"
+    table.write_text(text, encoding="utf-8")
+    assert [(p.clean_image, p.correct, p.order) for p in read_labels(table).pairs] == usual
+    said = " ".join(str(warning.message) for warning in recwarn)
+    assert re.search(told, said) if told else said == ""
+
+
+def test_labels_in_another_case_are_the_same_label(photos):
+    rows = [("0.png", "Red"), ("0.png", "red"), ("1.png", "red"), ("2.png", "blue")]
+    with pytest.warns(UserWarning, match="read as one: 'Red', 'red' as 'red'"):
+        built = read_labels(labels_of(photos, *rows, columns=LABELS[:2]))
+    assert built.pairs.slots == {"attribute": ("blue", "red")}
+    assert dict(built.steps)["images: labels"] == 3
+
+
+def test_a_list_in_a_table_is_no_label(photos):
+    table = labels_of(photos, ("0.png", "\"['red', 'big']\""), ("1.png", "red"), columns=LABELS[:2])
+    with pytest.raises(NoticeError, match=r"The label \"\['red', 'big'\]\" is a list"):
+        read_labels(table)
+
+
+def test_numbers_that_a_spreadsheet_wrote_as_floats_are_the_prompts(photos):
+    row = ("0.png", "1.png", "Are there 1 or 2 dogs?", "1.0", "2.0")
+    built = read_pairs(pairs_table(photos, row))
+    assert built.pairs.slots == {"attribute": ("1", "2")}
+    row = ("0.png", "1.png", "Is it 1.0 or 2.0?", "1.0", "2.0")
+    assert read_pairs(pairs_table(photos, row)).pairs[0].correct == "1.0"
+
+
 def test_damaged_images_are_left_out(photos):
     (photos / "2.png").write_bytes((photos / "2.png").read_bytes()[:60])
     (photos / "3.png").write_text("nothing")
@@ -218,6 +264,8 @@ def test_damaged_images_of_pairs_are_left_out(photos):
 
 def test_the_two_kinds_of_tables_are_told_apart(photos):
     assert is_table_of_pairs(pairs_table(photos, ONE))
+    (photos / "excel.csv").write_text("\ufeffPrompt;Clean_Image\n", encoding="utf-8")
+    assert is_table_of_pairs(photos / "excel.csv")
     assert not is_table_of_pairs(labels_of(photos, *ROWS))
     with pytest.raises(NoticeError, match="cannot be read"):
         is_table_of_pairs(photos / "none.csv")
@@ -353,6 +401,83 @@ def test_a_local_data_set_is_opened(tmp_path, monkeypatch):
     assert all(pair.clean_image.parent.name == pair.correct for pair in pairs)
 
 
+def test_the_split_that_is_asked_for_is_the_one_that_is_read(tmp_path):
+    both = datasets.DatasetDict({"train": of_hub(), "dev": of_hub(6)})
+    both.save_to_disk(tmp_path / "both")
+    datasets.load_from_disk(tmp_path / "both")["dev"].save_to_disk(tmp_path / "dev")
+    of_hub().save_to_disk(tmp_path / "one")
+    of_hub().to_parquet(tmp_path / "rows.parquet")
+    assert len(open_dataset(str(tmp_path / "both"), "dev")) == 6
+    named = datasets.Dataset.from_dict({"a": [1]}, split="dev")
+    named.save_to_disk(tmp_path / "named")
+    assert len(open_dataset(str(tmp_path / "named"), "dev")) == 1
+    for name, splits in (("both", "train, dev"), ("one", "train"), ("named", "dev")):
+        with pytest.raises(NoticeError, match=rf"no split 'test'\. Its splits are: {splits}\."):
+            open_dataset(str(tmp_path / name), "test")
+    with pytest.raises(NoticeError, match=r"no split 'train'\. Its splits are: dev\."):
+        open_dataset(str(tmp_path / "named"))
+    with pytest.raises(NoticeError, match=r"split 'test', cannot be opened: .*\['train'\]"):
+        open_dataset(str(tmp_path / "rows.parquet"), "test")
+    with pytest.raises(NoticeError, match=r"has the splits train, dev\. .*dataset\['train'\]"):
+        read_dataset(both, tmp_path / "images", **NAMES)
+
+
+def labelled_by(column, values, kind=None) -> datasets.Dataset:
+    """Four images with a column of labels of some kind."""
+    kinds = {"image": datasets.Image(), **({column: kind} if kind else {})}
+    rows = {"image": [{"bytes": a_picture(i), "path": None} for i in range(4)], column: values}
+    if kind is None:
+        return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    return datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+
+
+CLASSES = datasets.ClassLabel(names=["bent", "rusty"])
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([[0], [1], [0], []], datasets.List(CLASSES)),
+        ([["bent"], ["rusty"], ["bent"], None], None),
+        ([0.0, 1.0, 0.0, float("nan")], None),
+        ([1, 0, 1, None], CLASSES),
+    ],
+    ids=["class lists", "lists", "floats", "classes"],
+)
+def test_one_label_a_row_may_come_in_any_form(tmp_path, values, kind):
+    built = read_dataset(labelled_by("label", values, kind), tmp_path)
+    assert dict(built.steps)["rows: with an image and a label"] == 3
+    words = {"0", "1"} if values[0] == 0.0 else {"bent", "rusty"}
+    words = {"bent", "rusty"} if kind else words
+    assert set(built.pairs.slots["attribute"]) == words
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "message"),
+    [
+        (
+            [[0], [0, 1], [1], [0]],
+            datasets.List(CLASSES),
+            r"Row 1, .*'label', holds \[0, 1\], a list",
+        ),
+        ([["bent"], ["a", "b"], [], []], None, r"Row 1, .*holds \['a', 'b'\], a list, where one"),
+        ([{"name": "bent"}] * 4, None, r"Row 0, .*holds \{'name': 'bent'\}, a dict"),
+        ([b"bent"] * 4, None, "Row 0, .*holds b'bent', a bytes"),
+    ],
+    ids=["class lists", "lists", "records", "bytes"],
+)
+def test_several_labels_in_a_row_are_named(tmp_path, values, kind, message):
+    with pytest.raises(NoticeError, match=message):
+        read_dataset(labelled_by("label", values, kind), tmp_path)
+
+
+def test_a_format_for_tensors_changes_no_label(tmp_path):
+    usual = read_dataset(of_hub(), tmp_path / "a", **NAMES).pairs
+    for form in ("numpy", "torch"):
+        found = read_dataset(of_hub().with_format(form), tmp_path / form, **NAMES).pairs
+        assert [pair.prompt for pair in found] == [pair.prompt for pair in usual]
+
+
 def test_what_is_no_data_set_is_said(tmp_path):
     with pytest.raises(NoticeError, match="nowhere', split 'train', cannot be opened"):
         open_dataset(str(tmp_path / "nowhere"))
@@ -405,8 +530,19 @@ def test_a_data_set_cannot_name_files_outside_of_it(tmp_path):
     rows = datasets.Dataset.from_dict(
         {"photo": [stranger] * 2, "state": ["wet", "dry"]}, features=features
     )
-    with pytest.raises(NoticeError, match=r"Row 0, .*private\.png: a file outside of the data set"):
-        read_dataset(
-            rows, tmp_path / "a", "photo", "state", roots=roots_of("owner/name"),
-            question="Is this {first} or {second}?",
-        )  # fmt: skip
+    link = tmp_path / "set" / "link.png"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "private.png")
+    linked = datasets.Dataset.from_dict(
+        {"photo": [{"bytes": None, "path": str(link)}] * 2, "state": ["wet", "dry"]},
+        features=features,
+    )
+    for data, message in (
+        (rows, r"Row 0, .*private\.png: a file outside of the data set\. Copy the file to"),
+        (linked, r"link\.png, a link to .*private\.png: a file outside .*set"),
+    ):
+        with pytest.raises(NoticeError, match=message):
+            read_dataset(
+                data, tmp_path / "a", "photo", "state", roots=roots_of(str(link.parent)),
+                question="Is this {first} or {second}?",
+            )  # fmt: skip

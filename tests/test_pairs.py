@@ -8,10 +8,12 @@ import csv
 import json
 import time
 import tracemalloc
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
@@ -193,6 +195,45 @@ def test_a_byte_order_mark_is_no_part_of_a_name(stored):
         content = (stored / name).read_bytes()
         (stored / name).write_bytes(b"\xef\xbb\xbf" + content)
     assert [pair.pair_id for pair in PairSet.load(stored)] == ["p1", "p2"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"sep": ";"}, {"sep": "\t"}, {"index": False}])
+def test_a_table_that_pandas_saved_again_is_the_same_set(stored, settings):
+    usual = PairSet.load(stored)
+    table = pd.read_csv(stored / "pairs.csv").iloc[:, ::-1]
+    table.to_csv(stored / "pairs.csv", encoding="utf-8-sig", **settings)
+    text = (stored / "pairs.csv").read_text(encoding="utf-8-sig")
+    assert "False" in text and "false" not in text
+    with warnings.catch_warnings(record=True) as told:
+        assert PairSet.load(stored) == usual
+    assert len(told) == ("sep" in settings)
+
+
+def test_a_table_that_a_spreadsheet_saved_again_is_the_same_set(stored):
+    """With rows and columns left blank, numbers as floats, and slashes of Windows."""
+    usual = PairSet.load(stored)
+    rewrite(
+        stored,
+        lambda row: (
+            {name.title(): text for name, text in row.items()}
+            | {"Distractor": "0.0", "Clean_Image": row["clean_image"].replace("/", "\\"), "": ""}
+        ),
+    )
+    with open(stored / "pairs.csv", "a", encoding="utf-8") as file:
+        file.write("," * len(COLUMNS) + "\n")
+    with pytest.warns(UserWarning) as told:
+        assert PairSet.load(stored) == usual
+    assert {"'Pair_Id' is read", "1 rows without text", "1 files are read"} <= {
+        part for part in ("'Pair_Id' is read", "1 rows without text", "1 files are read")
+        for warning in told if part in str(warning.message)
+    }  # fmt: skip
+
+
+def test_pictures_that_show_nothing_are_said_when_they_are_opened(stored):
+    with pytest.warns(
+        UserWarning, match=r"red\.png shows nothing: .* RGB \(255, 0, 0\): it is the"
+    ):
+        PairSet.load(stored)[0].image("clean")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import pandas
 import pytest
 from hypothesis import given, settings, strategies as st
 from layouts import a_picture
@@ -145,6 +146,9 @@ def test_columns_come_in_any_order_and_some_may_be_missing(build, tmp_path, imag
     marked = tmp_path / "marked.csv"
     marked.write_text("\ufeff" + text, encoding="utf-8")
     assert read_svo_probes(marked, images).pairs == usual
+    pandas.read_csv(tmp_path / "svo_probes.csv").to_csv(tmp_path / "again.csv", sep=";")
+    with pytest.warns(UserWarning, match="separated by semicolons"):
+        assert read_svo_probes(tmp_path / "again.csv", images).pairs == usual
     folder = tmp_path / "by address"
     folder.mkdir()
     shutil.copy(images / "0.png", folder / "girl.png")
@@ -284,6 +288,55 @@ def test_images_are_found_by_names_of_one_kind(build, tmp_path, images, kind):
         (folder / f"{i}.json").write_text("{}")
     built = build({}, folder=folder)
     assert [pair.clean_image.name for pair in built.pairs] == [names[0]] * 2 + [names[1]] * 2
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("000/000/001/000.jpg", "000/000/001/001.jpg"),
+        ("000001000.png", "000001001.JPEG"),
+        ("001/000.webp", "001/001.webp"),
+        ("positive/000001000.jpg", "negative/000001001.jpg"),
+        ("batch 1/1000.jpg", "batch 2/1001.jpg"),
+        ("girl.jpg", "sub/dog.webp"),
+        ("a/girl.png", "b/dog.png"),
+    ],
+)
+def test_images_are_found_in_folders_and_with_zeros(build, tmp_path, images, names):
+    folder = tmp_path / "images"
+    for i, name in enumerate((*names, ".hidden/1000.jpg", "__MACOSX/1000.jpg")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images / f"{i}.png", folder / name)
+    built = build({"pos_image_id": "1000", "neg_image_id": "1001.0"}, folder=folder)
+    assert [pair.clean_image for pair in built.pairs] == [folder / names[0]] * 2 + [
+        folder / names[1]
+    ] * 2
+
+
+def test_a_folder_that_has_none_says_what_was_looked_for(build, tmp_path, images):
+    folder = tmp_path / "images"
+    (folder / "x").mkdir(parents=True)
+    for name in ("x/img-1.png", "x/img-2.png", "y.png", "z.png"):
+        shutil.copy(images / "5.png", folder / name)
+    with pytest.raises(NoticeError) as error:
+        build({}, folder=folder)
+    for part in (
+        "has none of the 2 images", "0.jpg, 000000000000.jpg;", "girl.png",
+        hashlib.sha256(ROW["pos_url"].encode()).hexdigest(), "x/img-1.png, x/img-2.png, y.png. ",
+    ):  # fmt: skip
+        assert part in str(error.value)
+
+
+def test_pictures_of_one_colour_are_left_out_and_said(build, tmp_path, images):
+    """The published code puts black pictures in the place of what it could not download."""
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    Image.new("RGB", (24, 24)).save(folder / "1.png")
+    built = build({}, SIT | OTHER, folder=folder)
+    assert lost(built) == ["rows: both images are at hand"]
+    assert "shows nothing" in next(iter(built.left_out.values()))
+    with pytest.raises(NoticeError, match=r"at hand, 0.* For example, .*1\.png shows nothing"):
+        build({}, folder=folder)
 
 
 def test_names_of_another_kind_are_not_taken(build, tmp_path, images):
