@@ -76,7 +76,7 @@ def test_the_url_comes_from_the_configuration_alone(copy):
 
 def test_the_version_comes_from_the_project_alone(copy):
     project = copy / "pyproject.toml"
-    for version, reference in (("3.1.4", "@v3.1.4 "), ("3.2.0.dev0", "@main ")):
+    for version, reference in (("3.1.4", " notice-lib==3.1.4 "), ("3.2.0.dev0", "@main ")):
         project.write_text(f'[project]\nversion = "{version}"\n')
         sync(copy)
         for name, text in contents(copy).items():

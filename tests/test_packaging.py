@@ -25,8 +25,10 @@ from packaging.requirements import Requirement
 
 from notice_lib.corruption import inpainters
 from notice_lib.models import load as models
-from notice_lib.released import read_manifest
+from notice_lib.released import asset, read_manifest
+from tools import sync_notebooks
 from tools.colab_packages import replaced
+from tools.fresh_runtime import colab, runtime
 from tools.release_files import CHECKPOINTS, IN_THE_WHEEL, copy, manifest
 
 ROOT = Path(__file__).parents[1]
@@ -207,7 +209,9 @@ def release(tmp_path_factory):
     )
     (root / "pyproject.toml").write_text(text)
     copy(CHECKPOINTS, root / "served" / "book" / "releases" / "download" / "v1.2.3")
-    return SimpleNamespace(wheel=built(root, root / "wheel"), files=root / "served", port=port)
+    return SimpleNamespace(
+        root=root, wheel=built(root, root / "wheel"), files=root / "served", port=port
+    )
 
 
 @contextmanager
@@ -286,6 +290,37 @@ def patch_one_pair(python, folder):
     answer = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout)
+
+
+def test_the_colab_cell_of_a_release_installs_that_version(release, tmp_path):
+    shutil.copy(ROOT / "_config.yml", release.root)
+    cell = sync_notebooks.setup_cell(sync_notebooks.requirement(release.root))
+    (line,) = [line for line in cell.splitlines() if line.startswith("!")]
+    python = runtime(tmp_path / "runtime")
+    environment = colab(python, release.wheel.parent)
+    shell = ["/bin/sh", "-c", line.removeprefix("!")]
+    ran = subprocess.run(shell, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("notice-lib 1.2.3, torch ")
+
+
+def test_files_of_a_release_are_those_of_its_tag(tmp_path):
+    def release_files(*words):
+        command = [sys.executable, ROOT / "tools" / "release_files.py", *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    wrong = release_files("v99.0", tmp_path / "out")
+    assert wrong.returncode == 2 and "not v99.0" in wrong.stderr
+    assert not (tmp_path / "out").exists()
+    assert release_files(f"v{PROJECT['version']}", tmp_path / "out").returncode == 0
+    copied = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (tmp_path / "out").iterdir()
+    }
+    listed = read_manifest(CHECKPOINTS)
+    assert copied == {
+        asset(name, file): digest for name in listed for file, digest in listed[name].items()
+    }
 
 
 def test_wheel_works_from_another_folder(wheel, tmp_path):

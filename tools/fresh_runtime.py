@@ -4,8 +4,8 @@
     python tools/fresh_runtime.py --python OTHER/bin/python      # all, in a runtime of your own
 
 The runtime has the packages of this environment, but not the project: the notebook's set-up cell
-installs it from its URL. git is told to resolve that URL to a local repository, made of the working
-tree, so that what runs is what would be published.
+installs it. git is told to resolve the repository's URL to a local repository, made of the working
+tree, and pip finds a wheel of the working tree, so that what runs is what would be published.
 """
 
 import argparse
@@ -17,14 +17,12 @@ import tempfile
 import venv
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tools.prepare_notebooks import add_arguments, given, prepare  # noqa: E402
 from tools.run_notebooks import QUIET, run  # noqa: E402
-from tools.sync_notebooks import reference  # noqa: E402
+from tools.sync_notebooks import repository  # noqa: E402
 
 
 def runtime(folder: Path) -> Path:
@@ -41,28 +39,28 @@ def runtime(folder: Path) -> Path:
 
 
 def published(folder: Path) -> Path:
-    """Make a repository of the working tree, with the tag or branch that notebooks install."""
-    git = ["git", f"--git-dir={folder}", f"--work-tree={ROOT}"]
-    subprocess.run(["git", "init", "--quiet", "--bare", folder], check=True)
+    """Make a folder with a repository of the working tree, and with its wheel."""
+    bare, branch = folder / "repository.git", repository(ROOT)["branch"]
+    git = ["git", f"--git-dir={bare}", f"--work-tree={ROOT}"]
+    subprocess.run(["git", "init", "--quiet", "--bare", "-b", branch, bare], check=True)
     subprocess.run([*git, "add", "--all"], check=True, cwd=ROOT)
     author = ["-c", "user.name=fresh", "-c", "user.email=fresh@localhost"]
     subprocess.run([*git, *author, "commit", "--quiet", "-m", "The working tree"], check=True)
-    name = reference(ROOT)
-    # pip accepts a tag as well as a branch.
-    subprocess.run([*git, "tag", "--force", name], check=True, stdout=subprocess.DEVNULL)
+    wheel = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
+    subprocess.run([sys.executable, "-m", *wheel, ROOT], check=True)
     return folder
 
 
-def colab(python: Path, repository: Path) -> dict[str, str]:
-    """Return the variables of such a runtime, in which the public URL leads to `repository`."""
-    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+def colab(python: Path, published: Path) -> dict[str, str]:
+    """Return the variables of such a runtime, in which public addresses lead to `published`."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return kept | QUIET | {
         "COLAB_RELEASE_TAG": "a stand-in",
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.file://{repository}.insteadOf",
-        "GIT_CONFIG_VALUE_0": url,
+        "GIT_CONFIG_KEY_0": f"url.file://{published / 'repository.git'}.insteadOf",
+        "GIT_CONFIG_VALUE_0": repository(ROOT)["url"],
+        "PIP_FIND_LINKS": str(published),
     }  # fmt: skip
 
 
@@ -77,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         python = args.python.absolute() if args.python else runtime(folder / "runtime")
-        environment = colab(python, published(folder / "repository.git"))
+        environment = colab(python, published(folder / "published"))
         values, models = given(args), dict(args.model)
         prepared = prepare(folder / "notebooks", args.chapter, values, models)
         fine = run(prepared, args.out.absolute(), str(python), environment, values | models)

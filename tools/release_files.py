@@ -1,7 +1,9 @@
 """List the files of those checkpoints that a release's wheel lacks, and copy them for the release.
 
-python tools/release_files.py                # writes data/checkpoints/released.json
-python tools/release_files.py --out FOLDER   # copies the files under their names in a release
+    python tools/release_files.py                 # writes data/checkpoints/released.json
+    python tools/release_files.py v0.1.0 FOLDER   # copies the files for the release of this tag
+
+The first command is needed after a change of these checkpoints.
 """
 
 import argparse
@@ -9,6 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
+from notice_lib import __version__
 from notice_lib.files import sha256
 from notice_lib.released import MANIFEST, asset, read_manifest
 
@@ -35,13 +38,20 @@ def copy(checkpoints: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="folder for copies of the files")
+    parser.add_argument(
+        "tag", nargs="?", help="tag of the release, which must be that of the version"
+    )
+    parser.add_argument("out", nargs="?", type=Path, help="folder for copies of the files")
     args = parser.parse_args()
-    if args.out:
+    if args.tag is None:
+        text = json.dumps(manifest(CHECKPOINTS), indent=1) + "\n"
+        (CHECKPOINTS / MANIFEST).write_text(text, encoding="utf-8")
+    elif args.tag != f"v{__version__}":
+        parser.error(f"the version is {__version__}, so its tag is v{__version__}, not {args.tag}")
+    elif args.out is None:
+        parser.error("name a folder for the files")
+    else:
         copy(CHECKPOINTS, args.out)
-        return
-    text = json.dumps(manifest(CHECKPOINTS), indent=1) + "\n"
-    (CHECKPOINTS / MANIFEST).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

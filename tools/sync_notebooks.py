@@ -26,15 +26,20 @@ REPOSITORY = re.compile(
 FIRST_CELL = re.compile(r"^```\{code-cell\}", re.MULTILINE)
 
 
-def reference(root: Path) -> str:
-    """Return what notebooks install: the tag of a release, or the branch between releases."""
+def repository(root: Path) -> dict[str, str]:
+    """Return the url and the branch of the repository."""
+    return yaml.safe_load((root / "_config.yml").read_text())["repository"]
+
+
+def requirement(root: Path) -> str:
+    """Return what notebooks install: this very release, or the branch between releases."""
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     if re.fullmatch(r"[\d.]+", version):
-        return f"v{version}"
-    return yaml.safe_load((root / "_config.yml").read_text())["repository"]["branch"]
+        return f"notice-lib=={version}"
+    return "git+{url}@{branch}".format(**repository(root))
 
 
-def setup_cell(url: str, reference: str) -> str:
+def setup_cell(requirement: str) -> str:
     """Return the cell that installs the library in Colab and describes the runtime.
 
     Elsewhere the variable is not set, and nothing happens. Colab's torch and transformers satisfy
@@ -47,7 +52,7 @@ def setup_cell(url: str, reference: str) -> str:
         "  code_prompt_show: Set-up for Google Colab\n"
         "tags: [colab-setup, hide-input]\n"
         "---\n"
-        f'!test -z "$COLAB_RELEASE_TAG" || (pip install -q git+{url}@{reference}'
+        f'!test -z "$COLAB_RELEASE_TAG" || (pip install -q {requirement}'
         " && python -m notice_lib.colab)\n"
         "```\n"
     )
@@ -70,9 +75,8 @@ def chapters(root: Path) -> list[Path]:
 
 def sync(root: Path) -> None:
     """Bring links, set-up cells and then the notebooks below `root` up to date."""
-    url = yaml.safe_load((root / "_config.yml").read_text())["repository"]["url"]
-    cell = setup_cell(url, reference(root))
-    owner_and_name = url.removeprefix("https://github.com/")
+    cell = setup_cell(requirement(root))
+    owner_and_name = repository(root)["url"].removeprefix("https://github.com/")
     for name in LINKING:
         text = (root / name).read_text()
         (root / name).write_text(REPOSITORY.sub(rf"//\1/{owner_and_name}", text))
