@@ -145,7 +145,7 @@ def test_the_papers_sizes():
 
 def test_what_cannot_be_selected_is_said():
     for settings, message in (
-        ({"preset": "all"}, "no preset 'all'; there is paper"),
+        ({"preset": "all"}, "no preset 'all'; there is only paper"),
         ({"preset": "paper", "n": 3}, "Give a preset or n, not both"),
         ({"n": 1}, "n must be at least 2"),
     ):

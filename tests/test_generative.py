@@ -306,7 +306,7 @@ def test_a_pair_is_checked_by_its_pixels_and_by_what_the_model_answers(tmp_path)
 
 
 def test_what_is_no_inpainter_is_named(tmp_path):
-    with pytest.raises(NoticeError, match="is no inpainting model"):
+    with pytest.raises(NoticeError, match="is not an inpainting model"):
         load_inpainter(tmp_path)
 
 

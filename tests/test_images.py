@@ -263,6 +263,12 @@ def test_deep_colour_that_would_become_black_is_refused(tmp_path, write):
     assert np.asarray(found).tolist() == [[[*RED], [*BLUE]]]
 
 
+def test_a_deep_negative_is_refused(tmp_path):
+    """A TIFF in which 0 is white: Pillow turns 8 bits round, but not 16."""
+    content = stored(grey(0, 65535), "TIFF", tiffinfo={262: 0})
+    refused(content, tmp_path, "is a negative of 16 bits")
+
+
 def test_deep_colour_with_transparency_is_seen_too(tmp_path):
     refused(deep_png(6, (255, 99, 9, 65535), (0, 0, 0, 65535)), tmp_path, "has 16 bits a channel")
 

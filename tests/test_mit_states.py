@@ -55,10 +55,12 @@ def test_pairs_are_of_one_noun_and_one_group(tmp_path):
     assert not words & {"old", "adj"}
 
 
-def test_spaces_and_underscores_give_the_same_pairs(tmp_path):
+def test_spaces_underscores_and_capitals_give_the_same_pairs(tmp_path):
     spaces = read_mit_states(release(tmp_path / "a")).pairs
     underscores = read_mit_states(release(tmp_path / "b", separator="_")).pairs
-    assert [(p.pair_id, p.prompt) for p in spaces] == [(p.pair_id, p.prompt) for p in underscores]
+    capitals = {name.title(): count for name, count in FOLDERS.items()}
+    for other in (underscores, read_mit_states(release(tmp_path / "c", capitals)).pairs):
+        assert [(p.pair_id, p.prompt) for p in spaces] == [(p.pair_id, p.prompt) for p in other]
 
 
 def test_a_noun_may_have_several_words(tmp_path):

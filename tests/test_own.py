@@ -1,5 +1,6 @@
 """One's own images: a table of labels, a table of pairs, a data set of Hugging Face."""
 
+import io
 import re
 from collections import Counter
 from pathlib import Path
@@ -85,8 +86,31 @@ def test_masks_are_found_by_the_names_of_images(photos, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "masks" / "1.png")
     with pytest.raises(NoticeError, match=r"1\.png does not hold masks"):
         read_labels(labels_of(photos, *ROWS[:2]), masks=tmp_path / "masks")
-    with pytest.raises(NoticeError, match=r"no folder .*nowhere with masks"):
+    with pytest.raises(NoticeError, match=r"no folder .*nowhere: name the one with the masks"):
         read_labels(labels_of(photos, *ROWS[:2]), masks=tmp_path / "nowhere")
+
+
+def test_masks_of_another_size_are_named(photos, tmp_path):
+    (tmp_path / "masks").mkdir()
+    write_masks(tmp_path / "masks" / "0.png", {"object": np.ones((8, 9), bool)})
+    message = r"masks/0\.png holds masks of 9 x 8 pixels, but .*photos/0\.png has 8 x 8"
+    with pytest.raises(NoticeError, match=message):
+        read_labels(labels_of(photos, *ROWS[:2]), masks=tmp_path / "masks")
+    write_masks(photos / "m.png", {"object": np.ones((9, 8), bool)})
+    table = pairs_table(photos, (*ONE, "m.png"), columns=(*PAIRS, "corrupt_masks"))
+    with pytest.raises(NoticeError, match=r"m\.png holds masks of 8 x 9 pixels"):
+        read_pairs(table)
+
+
+def test_masks_of_a_turned_photograph_are_upright(photos, tmp_path):
+    (tmp_path / "masks").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(photos / "0.png") as image:
+        image.resize((8, 6)).save(photos / "0.png", exif=exif)
+    write_masks(tmp_path / "masks" / "0.png", {"object": np.ones((8, 6), bool)})
+    built = read_labels(labels_of(photos, *ROWS[:2]), masks=tmp_path / "masks")
+    assert built.pairs[0].image("clean").size in ((6, 8), (8, 8))
 
 
 @pytest.mark.parametrize(
@@ -337,6 +361,18 @@ def of_hub(count=12) -> datasets.Dataset:
     return datasets.Dataset.from_dict(rows, features=features)
 
 
+class Rows(list):
+    """Rows in memory, whose images stay as they are."""
+
+    column_names = ("image", "label")
+    features = None
+
+    def select_columns(self, _):
+        return self
+
+    with_format = select_columns
+
+
 NAMES = {"image": "photo", "attribute": "state", "rest": "noun"}
 
 
@@ -375,14 +411,35 @@ def test_images_may_be_decoded_or_bytes(tmp_path):
     assert pixels == {pair.image("clean").tobytes() for pair in encoded}
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "I;16", "LA", "P"])
+def test_decoded_images_of_any_mode_are_kept(tmp_path, mode):
+    rows = []
+    for i in range(4):
+        with Image.open(io.BytesIO(a_picture(i))) as image:
+            grey = image.convert("L") if mode == "I;16" else image
+            rows.append({"image": grey.convert(mode), "label": ("wet", "dry")[i % 2]})
+    built = read_dataset(Rows(rows), tmp_path)
+    assert dict(built.steps)["images: that decode and show something"] == 4
+
+
+def test_an_image_that_no_file_keeps_is_named(tmp_path):
+    rows = [{"image": Image.new("HSV", (8, 8)), "label": "wet"}]
+    with pytest.raises(NoticeError, match="Row 0, column 'image', holds an image of the mode HSV"):
+        read_dataset(Rows(rows), tmp_path)
+    rows = [{"image": Image.new("F", (8, 8)), "label": word} for word in ("wet", "dry")]
+    with pytest.raises(NoticeError, match=r"For example, .* has floating-point pixels"):
+        read_dataset(Rows(rows), tmp_path)
+
+
 def test_rows_without_label_and_without_image_are_left_out(tmp_path):
     rows, features = rows_of()
     rows["state"][0] = -1
     rows["state"][1] = None
     rows["photo"][2] = {"bytes": b"no image", "path": None}
     rows["photo"][4] = rows["photo"][3]
+    rows["photo"][5] = None
     built = read_dataset(datasets.Dataset.from_dict(rows, features=features), tmp_path, **NAMES)
-    assert [left for _, left in built.steps[:4]] == [12, 10, 9, 7]
+    assert [left for _, left in built.steps[:4]] == [12, 9, 8, 6]
     assert len(built.left_out) == 2  # bytes that are no image, and one file of two labels
 
 

@@ -20,6 +20,7 @@ from ..errors import NoticeError
 from ..models.answers import answers
 from ..models.base import VLM
 from ..pairs import PairSet, SemanticPair
+from ..pairs.files import refuse_used
 from ..pairs.masks import write_masks
 from ..pairs.prompts import option_spans
 from .inpainters import Inpainter, bounding_box, square
@@ -82,12 +83,12 @@ def painted_box(pair: SemanticPair) -> np.ndarray:
 
 
 def target_caption(pair: SemanticPair) -> str:
-    """What the corrupt picture shall show, in the words of the question."""
+    """What the corrupt picture should show, in the words of the question."""
     return caption(pair.prompt, pair.incorrect, pair.correct)
 
 
 def source_caption(pair: SemanticPair) -> str:
-    """What the clean picture shows and the corrupt one shall not, in the words of the question."""
+    """What the clean picture shows and the corrupt one should not, in the words of the question."""
     return caption(pair.prompt, pair.correct, pair.incorrect)
 
 
@@ -120,8 +121,7 @@ def generative_pairs(
     are ours.
     """
     folder = Path(folder)
-    if (folder / "pairs.csv").exists():
-        raise NoticeError(f"{folder} holds a pair set already. Name an empty folder.")
+    refuse_used(folder)
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     painted, record = [], {}
@@ -154,14 +154,14 @@ def generative_pairs(
 
 
 def check_pairs(model: VLM, pairs: PairSet) -> pd.DataFrame:
-    """Whether each pair is one to this model, and if not, why.
+    """Whether each pair works as one for this model, and if not, why not.
 
     Returns:
         One row a pair: pair_id, scene_id, task, slot, split, order, the model's own answers
         `clean_answer` and `corrupt_answer`, `intended` (the corrupt picture is answered with the
         other option), `outside` (pixels that differ though `differs` does not cover them; -1 where
         there is no such mask), `inside` (share of the pixels of `differs` that do differ) and
-        `reasons`, a tuple that is empty for a pair.
+        `reasons`, a tuple that is empty if the pair works.
     """
     said = {run: answers(model, pairs, run).set_index("pair_id") for run in ("clean", "corrupt")}
     rows = []
@@ -198,10 +198,10 @@ def _changed(pair: SemanticPair) -> tuple[int, float]:
     if differs is None:
         return -1, float("nan")
     clean, corrupt = (np.asarray(pair.image(run)) for run in ("clean", "corrupt"))
-    if clean.shape != corrupt.shape:
+    if not clean.shape == corrupt.shape == (*differs.shape, 3):
         raise NoticeError(
-            f"Pair {pair.pair_id}: the pictures have the shapes {clean.shape} and {corrupt.shape}; "
-            "those of a pair must be equal."
+            f"Pair {pair.pair_id}: the pictures have the shapes {clean.shape} and {corrupt.shape}, "
+            f"and the mask `differs` has {differs.shape}. Give all three the same height and width."
         )
     changed = (clean != corrupt).any(-1)
     return int((changed & ~differs).sum()), float(changed[differs].mean())

@@ -32,7 +32,7 @@ class Inpainter(Protocol):
     ) -> Image.Image:
         """`image` (RGB) with the pixels of `mask` (height, width) painted as `caption` says.
 
-        All other pixels stay as they are, to the bit. `avoid` says what shall not be seen (a
+        All other pixels stay as they are, to the bit. `avoid` says what must not be seen (a
         negative prompt). The seed fixes the result.
         """
 
@@ -65,7 +65,7 @@ def load_inpainter(name: str | Path = "inpaint-mini", device: str | None = None)
         pipeline = StableDiffusionInpaintPipeline.from_pretrained(str(name), use_safetensors=True)
     except (OSError, ValueError) as error:
         raise NoticeError(
-            f"{str(name)!r} is no inpainting model: give {EMBEDDED[0]}, a folder that a "
+            f"{str(name)!r} is not an inpainting model: give {EMBEDDED[0]}, a folder that a "
             "StableDiffusionInpaintPipeline was saved in, or a hub id (which needs a network). "
             f"diffusers says: {error}"
         ) from None
@@ -112,7 +112,7 @@ class WordInpainter:
             words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise NoticeError(
-                f"{folder} is no whole inpainting model: write it again with "
+                f"{folder} is not a complete inpainting model: write it again with "
                 f"tools/train_inpainter.py. The error: {error}"
             ) from None
         return cls(unet.to(device), scheduler, words, folder.name)
@@ -165,7 +165,7 @@ class StableDiffusionInpainter:
     def paint(
         self, image: Image.Image, mask: np.ndarray, caption: str, avoid: str, seed: int
     ) -> Image.Image:
-        """As in `Inpainter`."""
+        """See `Inpainter.paint`."""
         size = (self.side, self.side)
         painted = self.pipeline(
             prompt=caption,

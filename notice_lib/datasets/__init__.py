@@ -1,4 +1,4 @@
-"""Pair sets: the embedded ones, and those that are built from published data or one's own."""
+"""Pair sets: the embedded ones, and those that are built from published data or your own."""
 
 from .load import EMBEDDED, load_pairs
 

@@ -13,7 +13,7 @@ from ..models.base import VLM
 from ..pairs import ORDERS, PairSet, SemanticPair
 
 Steps = list[tuple[str, int]]
-"""What was done, and how many rows were left; `card.write_card` shows it."""
+"""What was done, and how many rows, images, scenes or pairs were left after it."""
 
 PRESETS = ("paper",)
 PAPER_CELL = 250
@@ -76,7 +76,7 @@ def select(
         preset: "paper" for the paper's sample sizes: at most 500 pairs of each slot and direction
             ("svo"), 500 of each slot ("states"), 500 of each emotion ("faces").
         n: at most this many pairs, shared equally between the groups; an odd one is left out.
-        seed: of the draw.
+        seed: random seed of the draw.
 
     Returns:
         The sample in the pairs' old order, and what was left after each step.
@@ -135,7 +135,7 @@ def _cells(pairs: PairSet, seed: int) -> dict[tuple, list[SemanticPair]]:
 def _quota(pairs: PairSet, groups: list, preset: str | None, n: int | None) -> dict:
     """How many pairs of either order each group may have; None: any number."""
     if preset is not None and preset not in PRESETS:
-        raise NoticeError(f"There is no preset {preset!r}; there is {', '.join(PRESETS)}.")
+        raise NoticeError(f"There is no preset {preset!r}; there is only {', '.join(PRESETS)}.")
     if preset is not None and n is not None:
         raise NoticeError("Give a preset or n, not both: each says how many pairs there are.")
     if preset == "paper":

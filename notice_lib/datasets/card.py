@@ -1,4 +1,4 @@
-"""The card of a built set: what was done, how much each step left, whose the images are."""
+"""The card of a built set: what was done, what each step left, and whose images they are."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from .. import fingerprint
-from ..errors import NoticeError
 from ..models.base import VLM
 from ..pairs import ORDERS, PairSet
+from ..pairs.files import refuse_used
 from ..plotting.look import SERIES, AltFigure, described, subplots
 from ..provenance import versions
 from .build import Built, Source, Steps, select
@@ -45,12 +45,6 @@ def write_set(
     sample.save(folder)
     write_card(folder, sample, [*built.steps, *steps], built.source, seed, command, built.left_out)
     return sample
-
-
-def refuse_used(folder: Path) -> None:
-    """Raises a NoticeError if a folder holds a set already."""
-    if (folder / "pairs.csv").exists():
-        raise NoticeError(f"{folder} holds a pair set already. Name an empty folder.")
 
 
 def write_card(

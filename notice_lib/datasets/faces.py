@@ -9,7 +9,7 @@ from pathlib import Path
 from ..corruption.sip import LabelledImage
 from ..errors import NoticeError
 from .build import Built, Source, Steps
-from .labelled import build_pairs
+from .labelled import build_pairs, files_in, folders_in
 
 SOURCE = Source(
     "Facial expressions",
@@ -58,7 +58,7 @@ def read_facial_expressions(images: str | Path, part: str = "train", seed: int =
     Args:
         images: the folder `images` of the unpacked archive, or the one that holds it, or the part.
         part: "train", as in the paper, "validation" or "test".
-        seed: of the partners.
+        seed: random seed for drawing the partners.
 
     Warns:
         UserWarning: there are folders of no emotion that is asked about.
@@ -82,7 +82,7 @@ def _folder(given: Path, part: str) -> Path:
     if part not in PARTS:
         raise NoticeError(f"There is no part {part!r}; name one of {', '.join(PARTS)}.")
     inner = given / "images" if (given / "images").is_dir() else given
-    there = _folders(inner)
+    there = folders_in(inner)
     for folder in (*there, inner):
         if folder.name.lower() in PARTS[part]:
             return folder
@@ -93,17 +93,6 @@ def _folder(given: Path, part: str) -> Path:
     )
 
 
-def _folders(place: Path) -> list[Path]:
-    """The folders of a place, without those that archives and systems leave."""
-    if not place.is_dir():
-        raise NoticeError(f"There is no folder {place}.")
-    return [
-        path
-        for path in sorted(place.iterdir())
-        if path.is_dir() and not path.name.startswith((".", "__"))
-    ]
-
-
 def _list(folders: list[Path]) -> str:
     return ", ".join(folder.name for folder in folders) or "no folders"
 
@@ -111,8 +100,8 @@ def _list(folders: list[Path]) -> str:
 def _labelled(folder: Path) -> tuple[list[LabelledImage], Steps]:
     """Every image with the emotion that its own folder is named after."""
     files, labelled, strange = 0, [], []
-    for place in _folders(folder):
-        found = [path for path in sorted(place.iterdir()) if not path.name.startswith(".")]
+    for place in folders_in(folder):
+        found = files_in(place)
         files += len(found)
         if adjective := _ADJECTIVES.get(place.name.strip().lower()):
             labelled += [LabelledImage(path, adjective, "", "emotion") for path in found]
@@ -122,7 +111,7 @@ def _labelled(folder: Path) -> tuple[list[LabelledImage], Steps]:
         raise NoticeError(
             f"{folder} must have images in folders of two emotions or more, named "
             f"{', '.join(EMOTIONS)} or by other usual names of these. It has "
-            f"{_list(_folders(folder))}. Rename the folders."
+            f"{_list(folders_in(folder))}. Rename the folders."
         )
     if strange:
         warnings.warn(

@@ -6,7 +6,7 @@ this order,
 
 1. from the row's sentence, where verb and object are found in it ("... standing on the grass");
 2. from the lists of verbs and places below: "stand" takes a place, and one stands "on" the grass,
-   "in" the water, and "near" what is no known place;
+   "in" the water, and "near" what is not a known place;
 3. or there is none, as after a verb that takes an object: "hold", and any verb not listed.
 
 In the 28 askable rows of the tests' invented table that is 26, 2 and 0 times; in published rows,
@@ -229,7 +229,7 @@ _STATIC |= {"next to", "in front of"}
 """Prepositions that say where, whatever is done there."""
 
 _STATES = _words("be have own contain belong know seem want need like love hate")
-"""Verbs of which "is the girl ...ing" is no English."""
+"""Verbs of which "is the girl ...ing" is not English."""
 
 _PLACED = _words(
     "stand sit lie sleep kneel crouch squat rest relax pose walk run jog jump hop leap swim skate "
@@ -243,7 +243,7 @@ _NEAR = {
     "jump": "over", "leap": "over", "hop": "over", "talk": "to", "chat": "with", "smile": "at",
     "laugh": "at", "work": "with", "run": "with",
 }  # fmt: skip
-"""What links such a verb to a thing that is no place; of others "near"."""
+"""What links such a verb to a thing that is not a place; for other verbs it is "near"."""
 
 _EITHER = _words(
     "ride drive play read sing write study fish sail cycle eat drink row dance fly hang perform "

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def open_dataset(name: str, split: str = "train") -> "Dataset":
     Args:
         name: a hub id; a folder that `Dataset.save_to_disk` wrote, with Parquet files, or with
             images in a folder for each class; or one Parquet file.
-        split: which part. A saved data set that is no part of a larger one counts as "train".
+        split: which part. A saved data set that knows no name of its split counts as "train".
 
     Raises:
         NoticeError: the library is missing, or it finds no such data set or split.
@@ -105,7 +106,7 @@ def read_dataset(
         question: with {first}, {second} and, if there is a `rest`, {rest}.
         task: a name; pairs named "states" stand in for those of the chapters.
         near_synonyms: {attribute: attributes that are never its partner's}.
-        seed: of the partners.
+        seed: random seed for drawing the partners.
         source: of the images, for the card.
         roots: folders in which files that the data set names must lie (`roots_of`); None trusts it.
 
@@ -161,10 +162,10 @@ def _prepared(dataset, wanted: list[str], image: str):
 
 
 def _text(names: Mapping[str, list[str]], column: str, value, where: str) -> str:
-    """A label as text; "" where there is none.
+    """A label as text; "" if there is none.
 
     Raises:
-        NoticeError: it is a list of several labels, a record, or something else that is no text.
+        NoticeError: it is a list of several labels, a record, or something else that is not text.
     """
     if isinstance(value, list | tuple) and len(value) < 2:
         value = value[0] if value else None
@@ -193,9 +194,7 @@ def _file(value, folder: Path, where: str, roots=None) -> Path:
             return _within(Path(path), roots, where)
         value = value.get("bytes")
     if isinstance(value, Image.Image):
-        file = io.BytesIO()
-        value.save(file, format="PNG")
-        value = file.getvalue()
+        value = _encoded(value, where)
     if not isinstance(value, bytes):
         raise NoticeError(
             f"{where} holds no image but {type(value).__name__}. Name the column with the images, "
@@ -207,6 +206,18 @@ def _file(value, folder: Path, where: str, roots=None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda path: path.write_bytes(value))
     return path
+
+
+def _encoded(image: Image.Image, where: str) -> bytes:
+    """A decoded image as a file that keeps its pixels: PNG, or TIFF for what PNG cannot hold."""
+    for form in ("PNG", "TIFF"):
+        file = io.BytesIO()
+        with suppress(OSError, KeyError, ValueError):
+            image.save(file, format=form)
+            return file.getvalue()
+    raise NoticeError(
+        f"{where} holds an image of the mode {image.mode}, which no file keeps. Convert it to RGB."
+    )
 
 
 def _within(path: Path, roots: Iterable[Path] | None, where: str) -> Path:

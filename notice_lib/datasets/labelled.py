@@ -88,6 +88,22 @@ def build_pairs(
     return Built(pairs_of(scenes, vocabulary(distinct), near), done, source, left_out)
 
 
+def folders_in(place: Path) -> list[Path]:
+    """The folders of a place, by name, without those that systems and archives hide there."""
+    if not place.is_dir():
+        raise NoticeError(f"There is no folder {place}. Name the one that holds the images.")
+    return [path for path in _visible(place) if path.is_dir()]
+
+
+def files_in(place: Path) -> list[Path]:
+    """The files of a folder, by name, without those that systems and archives hide there."""
+    return [path for path in _visible(place) if not path.is_dir()]
+
+
+def _visible(place: Path) -> list[Path]:
+    return [path for path in sorted(place.iterdir()) if not path.name.startswith((".", "__"))]
+
+
 def short(path: Path) -> str:
     """A file as the card names it: without the folders of this machine."""
     return "/".join(path.parts[-3:])

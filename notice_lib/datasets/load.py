@@ -1,4 +1,4 @@
-"""Pair sets by name: the embedded ones, or a folder of one's own."""
+"""Pair sets by name: the embedded ones, or a folder of your own."""
 
 from pathlib import Path
 
@@ -19,9 +19,10 @@ def load_pairs(
         name: "svo", "states", "faces", "natural", or a folder.
         n: keep this many pairs, drawn without replacement and balanced over slots and answer
             orders as far as the number allows; None keeps all.
-        seed: of the draw.
-        data: "embedded", or a folder that holds a set of one's own under the same name, e.g. what
-            `notice pairs svo_probes ... --out DATA/svo` wrote. By it a chapter runs on other data.
+        seed: random seed of the draw.
+        data: "embedded", or a folder that holds your own set under the same name, e.g. what
+            `notice pairs svo_probes ... --out DATA/svo` wrote. This is how chapters run on other
+            data.
 
     Raises:
         NoticeError: there is no such set.

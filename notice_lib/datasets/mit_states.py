@@ -1,7 +1,7 @@
 """MIT-States: photographs of things in a state, "Is this bottle rusty or broken?"
 
-Layout as published: `release_dataset/images/<adjective noun>/*.jpg`, a space or an underscore in
-between. Folders "adj <noun>" hold things in no particular state.
+Layout as published: `release_dataset/images/<adjective noun>/*.jpg`, with a space or an underscore
+in between, in upper or lower case. Folders "adj <noun>" hold things in no particular state.
 """
 
 import re
@@ -11,13 +11,13 @@ from pathlib import Path
 from ..corruption.sip import LabelledImage
 from ..errors import NoticeError
 from .build import Built, Source, Steps
-from .labelled import build_pairs
+from .labelled import build_pairs, files_in, folders_in
 
 SOURCE = Source(
     "MIT-States",
     "Isola, Lim and Adelson (2015), Discovering States and Transformations in Image Collections",
     "http://web.mit.edu/phillipi/Public/states_and_transformations/",
-    "Images were found by a web search and no licence of theirs is stated. Use them for your own "
+    "The images come from a web search, and no licence is stated for them. Use them for your own "
     "research; do not publish this folder.",
 )
 
@@ -87,7 +87,7 @@ def read_mit_states(images: str | Path, seed: int = 0) -> Built:
 
     Args:
         images: the folder `images` of the unpacked archive, or one that holds it.
-        seed: of the partners.
+        seed: random seed for drawing the partners.
 
     Raises:
         NoticeError: there is no such folder, or no two of its images can be partners.
@@ -117,12 +117,12 @@ def _labelled(folder: Path) -> tuple[list[LabelledImage], Steps]:
     """Every image of a state that has a group, and how many there were."""
     groups = {state: group for group, states in STATES.items() for state in states}
     files, labelled = 0, []
-    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-        match = re.fullmatch(r"([^ _]+)[ _](.+)", place.name)
+    for place in folders_in(folder):
+        match = re.fullmatch(r"([^ _]+)[ _](.+)", place.name.lower())
         if not match:
             continue
         state, noun = match[1], match[2].replace("_", " ")
-        found = [path for path in sorted(place.iterdir()) if not path.name.startswith(".")]
+        found = files_in(place)
         files += len(found)
         if state in groups:  # "adj" is none
             labelled += [LabelledImage(path, state, noun, groups[state]) for path in found]

@@ -11,7 +11,7 @@ from ..corruption.sip import LabelledImage, Question, Scene, content_id, pairs_o
 from ..errors import NoticeError
 from ..pairs.files import whole
 from ..pairs.folders import Folder
-from ..pairs.masks import read_masks
+from ..pairs.masks import check_masks
 from ..pairs.prompts import option_spans, replace_options
 from ..pairs.tables import Row, column_names, read_table
 from .build import Built, Source
@@ -88,7 +88,7 @@ def read_labels(
         masks: folder with a PNG for an image, of the same name but for the ending
             (`notice_lib.pairs.masks` writes them); an image without one has no masks.
         near_synonyms: {attribute: attributes that are never its partner's}.
-        seed: of the partners.
+        seed: random seed for drawing the partners.
 
     Raises:
         NoticeError: the table cannot be read or lacks a column, a row names no file in the folder
@@ -204,12 +204,12 @@ def _text(where: str, row: Row, column: str) -> str:
 def _masks_of(labels: Iterable[LabelledImage], folder: Path, masks: Path) -> dict[Path, Path]:
     """The mask file of each image that has one. All are read, so that a bad one is found now."""
     if not masks.is_dir():
-        raise NoticeError(f"There is no folder {masks} with masks.")
+        raise NoticeError(f"There is no folder {masks}: name the one with the masks.")
     found = {}
     for path in {label.path for label in labels}:
         mask = masks / path.relative_to(folder).with_suffix(".png")
         if mask.is_file():
-            read_masks(mask)
+            check_masks(mask, path)
             found[path] = mask
     return found
 
@@ -227,16 +227,15 @@ def _scene(where: str, row: Row, folder: Folder, task: str) -> Scene:
         _file(where, row, name, folder) if row[name].strip() else None
         for name in ("clean_masks", "corrupt_masks")
     )
-    for mask in filter(None, (clean, corrupt)):
-        read_masks(mask)
+    images = tuple(_file(where, row, name, folder) for name in PAIRS[:2])
+    for mask, image in zip((clean, corrupt), images, strict=True):
+        if mask:
+            check_masks(mask, image)
     return Scene(
         scene_id=row["scene"].strip(),
         task=task,
         slot=row["slot"].strip() or SLOT,
-        images=(
-            _file(where, row, "clean_image", folder),
-            _file(where, row, "corrupt_image", folder),
-        ),
+        images=(images[0], images[1]),
         answers=(correct, incorrect),
         prompts=(other, prompt) if spans.incorrect < spans.correct else (prompt, other),
         masks=(clean, corrupt),

@@ -52,7 +52,7 @@ _CHECKS = (
 
 
 class _Row(NamedTuple):
-    """A usable row; what is a pair has the positive image's part first."""
+    """A usable row. Of two values, the positive image's comes first."""
 
     slot: str
     triplets: tuple[Triplet, Triplet]
@@ -70,8 +70,8 @@ def read_svo_probes(
 ) -> Built:
     """Four pairs of each row: either image is the clean one, either option is offered first.
 
-    A row is used if exactly one of its flags is set: a row with several differs in several ways,
-    so that no one question tells its images apart. (The published code asks about the first flag.)
+    A row is used if exactly one of its flags is set: if several are set, no single question tells
+    the row's images apart. (The published code asks about the first flag.)
     Where `neg_triplet` is a list, the first that differs from the positive in that slot alone is
     the negative. Rows with the word "person" are left out as in the published code, since it is
     true of every man and girl. A dead address leaves its rows out, and what was left out after
@@ -82,7 +82,7 @@ def read_svo_probes(
     Args:
         table: svo_probes.csv as published, its columns in any order. `sentence` and the image ids
             may be missing. "True" and "False" may be written as 1, no, t and the like.
-        images: a folder of images, which may lie in folders of it.
+        images: a folder of images, which may lie in folders within it.
         cache: a folder into which `downloads.download_images` puts what is not in `images`; what
             it holds already is not asked for again.
         question: (triplets, sentence, slot, first, second) -> prompt, or the name of a column of

@@ -31,13 +31,18 @@ Row = dict[str, Any]
 
 def write(folder: Path, columns: list[str], rows: list[Row], words: dict) -> None:
     """Copy the files of the rows, then write vocabulary and table; see `PairSet.save`."""
-    if (folder / "pairs.csv").exists():
-        raise NoticeError(f"{folder} holds a pair set already. Name an empty folder.")
+    refuse_used(folder)
     names = _copy_files(rows, folder)
     (folder / "vocabulary.json").write_text(json.dumps(words, indent=1), encoding="utf-8")
     for row in rows:
         row |= {name: names.get((_kind(name), row[name]), "") for name in PATHS}
     write_atomically(folder / "pairs.csv", lambda path: _write_rows(path, columns, rows))
+
+
+def refuse_used(folder: Path) -> None:
+    """Raise a NoticeError if a folder holds a pair set already."""
+    if (folder / "pairs.csv").exists():
+        raise NoticeError(f"{folder} holds a pair set already. Name an empty folder.")
 
 
 def _write_rows(path: Path, columns: list[str], rows: list[Row]) -> None:

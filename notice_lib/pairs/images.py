@@ -56,6 +56,7 @@ MAX_PIXELS = 8192 * 8192
 MIN_CONTRAST = 2.0
 """A picture whose channels all have a smaller standard deviation (of 0 to 255) shows nothing."""
 
+_PHOTOMETRIC = 262  # The tag of a TIFF that says whether 0 is white, which Pillow does not heed.
 _REPLACE = "Replace it or drop its row."
 _EXPORT = "Export it as PNG or JPEG."
 _KINDS = (
@@ -163,6 +164,8 @@ def open_checked(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
             image.load()
         except Exception as error:
             raise _damaged(error) from None
+        if image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+            raise UnusableImageError("is a negative of 16 bits or more", "Store it as PNG.")
         if deep and np.asarray(image)[..., :3].max() < 128:
             raise UnusableImageError(
                 "has 16 bits a channel of which the upper ones are unused",

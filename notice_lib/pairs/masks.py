@@ -7,10 +7,12 @@ import numpy as np
 from PIL import Image
 
 from ..errors import NoticeError
-from .images import UnusableImageError, open_checked
+from .images import FORMATS, UnusableImageError, open_checked
 
 MASK_BITS = {"differs": 1, "subject": 2, "object": 4, "distractor": 8}
 """A mask file is an 8-bit grey PNG; each named mask is one bit of it."""
+
+_ORIENTATION = 0x0112  # EXIF's tag
 
 # Radius of Pillow's resize filters in output pixels, by the number that image processors store.
 _FILTER_RADIUS = {0: 0.5, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
@@ -36,6 +38,26 @@ def read_masks(path: Path) -> dict[str, np.ndarray]:
         )
     masks = {name: (flags & bit) > 0 for name, bit in MASK_BITS.items()}
     return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def check_masks(path: Path, image: Path) -> None:
+    """Check that a file holds masks of an image.
+
+    Raises:
+        NoticeError: it holds no masks (`read_masks`), or masks of another size than the image.
+    """
+    sizes = {mask.shape[::-1] for mask in read_masks(path).values()}
+    try:
+        with Image.open(image, formats=FORMATS) as opened:
+            turned = opened.getexif().get(_ORIENTATION, 1) > 4  # shown upright, as it will be read
+            size = opened.size[::-1] if turned else opened.size
+    except Exception:  # Whether it is a usable image is found out elsewhere, with all the others.
+        return
+    if sizes - {size}:
+        raise NoticeError(
+            f"{path} holds masks of {' x '.join(map(str, sizes.pop()))} pixels, but {image} has "
+            f"{' x '.join(map(str, size))}. Write masks of the image's size."
+        )
 
 
 def write_masks(path: Path, masks: dict[str, np.ndarray]) -> None:

@@ -89,7 +89,7 @@ class SemanticPair:
         return open_image(path, f"the {run} image of pair {self.pair_id}")
 
     def masks(self, run: str) -> dict[str, np.ndarray]:
-        """Named masks (height, width) of one image; empty where nothing is known of it.
+        """Named boolean masks (height, width) of one image; empty if it has no file of masks.
 
         Names: differs (what the pair changes), subject, object, distractor.
         """
