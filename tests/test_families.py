@@ -3,7 +3,7 @@
 import re
 import threading
 from collections import defaultdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -284,15 +284,47 @@ def test_unknown_arguments_of_attention_are_not_swallowed():
     assert packed.unknown_arguments(given) == ["block", "position_bias"]
 
 
-def test_two_images_of_other_grids_are_no_pair():
-    """As many tokens, in another order: 6 x 8 are not 8 x 6."""
-    model = build("qwen2_vl")
-    wide, tall = (pictures()[0].resize(size) for size in ((64, 48), (48, 64)))
-    clean, corrupt = model.inputs(wide, PROMPT), model.inputs(tall, PROMPT)
-    assert len(clean) == len(corrupt) and clean.image_tokens == corrupt.image_tokens
+def tiled(name):
+    """A family whose processor cuts large pictures into tiles, as in its published settings."""
+    model = adapter(make(name, torch.float32), name)
+    images = model.processor.image_processor
+    images.crop_to_patches, images.min_patches, images.max_patches = True, 1, 4
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "wide", "told"),
+    [
+        (partial(build, "qwen2_vl"), (640, 427), "image_grid_thw"),
+        (partial(build, "qwen2_5_vl"), (640, 427), "image_grid_thw"),
+        (partial(build, "glm4v"), (64, 48), "image_grid_thw"),
+        (partial(build, "aria"), (640, 427), "pixel_mask"),
+        (partial(build, "llava_next"), (640, 427), "image_sizes"),
+        (partial(build, "llava_pixtral"), (640, 427), "image_sizes"),
+        (partial(build, "smolvlm"), (128, 64), "the template's tokens"),
+        (partial(tiled, "internvl"), (128, 64), "the columns and rows of the image's crops"),
+        (partial(tiled, "aya_vision"), (96, 32), "the columns and rows of the image's crops"),
+        (partial(tiled, "cohere2_vision"), (128, 64), "the columns and rows of the image's crops"),
+    ],
+)
+def test_two_images_of_other_grids_are_no_pair(model, wide, told):
+    """Also where they have as many tokens: 6 x 8 are not 8 x 6, and tiles in a row no column."""
+    model = model()
+    image = pictures()[0]
+    one, other = image.resize(wide), image.resize(wide[::-1])
+    clean, corrupt = model.inputs(one, PROMPT), model.inputs(other, PROMPT)
     site = Intervention((PlacedSite("mlp", 0, None, (9,), ""),))
-    with pytest.raises(NoticeError, match=r"do not correspond.*image_grid_thw"):
+    with pytest.raises(NoticeError, match=rf"do not correspond.*differ in .*{told}"):
         Job(corrupt, clean, (site,), ANSWER)
+    Job(clean, model.inputs(pictures()[1].resize(wide), PROMPT), (site,), ANSWER)
+
+
+def test_tiles_that_lie_alike_correspond_whatever_the_pictures_size():
+    model = tiled("internvl")
+    runs = [model.inputs(pictures()[0].resize(size), PROMPT) for size in ((128, 64), (202, 97))]
+    assert len(runs[0].pixel_values) == 3 and runs[0].layout == runs[1].layout
+    (crops,) = [value for name, value in runs[0].layout if "crops" in name]
+    assert crops == ((0, 0), (2, 0), (1, 0))  # left, right, and all of it in the middle
 
 
 def test_in_half_precision_the_layers_are_proved_in_float64(monkeypatch):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from notice_lib import (
     Circuit,
@@ -20,6 +21,7 @@ from notice_lib import (
     sweep,
 )
 from notice_lib.models.hooks import watch
+from notice_lib.pairs.masks import write_masks
 from notice_lib.patching import engine, reference
 from notice_lib.patching.runs import answer_of, regions, run_inputs, unrelated
 
@@ -130,6 +132,34 @@ def test_regions_divide_the_image(model, pairs):
         clean = pair.patch_masks("clean", model.grid, model.image_size)["differs"]
         assert set(np.flatnonzero(clean)) <= set(found["differs"])
     assert regions(model, pairs[0], [TEXT]) == {}
+
+
+def widened(pair, folder, size):
+    """The pair with pictures and masks of another size."""
+    parts = {}
+    for run in ("clean", "corrupt"):
+        parts[f"{run}_image"] = folder / f"{run}.png"
+        pair.image(run).resize(size).save(parts[f"{run}_image"])
+        masks = {
+            name: np.asarray(Image.fromarray(mask).resize(size))
+            for name, mask in pair.masks(run).items()
+        }
+        parts[f"{run}_masks"] = folder / f"{run}-masks.png"
+        write_masks(parts[f"{run}_masks"], masks)
+    return replace(pair, **parts)
+
+
+def test_regions_are_unknown_if_the_processor_crops_the_image(tmp_path):
+    """LLaVA-1.5's resizes the shorter side, and cuts off what is beyond a square."""
+    pairs, site = load_pairs("svo", n=1), Site("vision_mlp", 0, None, "image:differs")
+    wide = replace(pairs, pairs=(widened(pairs[0], tmp_path, (144, 96)),))
+    model = load_model("llava-mini", device="cpu")
+    assert len(sweep(model, wide, [site], strict=True).patched) == 1  # It resizes all of it.
+    model = load_model("llava-mini", device="cpu", check=False)
+    model.processor.image_processor.size = {"shortest_edge": 96}
+    assert len(sweep(model, pairs, [site], strict=True).patched) == 1
+    with pytest.raises(NoticeError, match=r"does not resize the whole clean image \(144 x 96 pix"):
+        sweep(model, wide, [site], strict=True)
 
 
 def test_a_site_without_a_region_is_a_skipped_pair(model):

@@ -9,6 +9,7 @@ from threading import RLock
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -16,6 +17,7 @@ from ..choices import EngineName, NoisePlace
 from ..errors import NoticeError
 from ..pairs.prompts import OptionSpans, Span
 from .hooks import HookPoint, hook
+from .layout import crop_places, shows_all
 from .threads import threads_for
 
 ROLES = (
@@ -70,6 +72,8 @@ class Inputs:
         image_tokens: T booleans, true for tokens that stand for the image.
         noise: what is added to the image's activations; None for nothing.
         extra: further tensors that the processor gave and the model's forward takes by name.
+        arrangement: what else tells how the image is laid out: the column and row of each of its
+            crops, and what the processor returned of its shape without the forward taking it.
     """
 
     pixel_values: torch.Tensor
@@ -79,25 +83,31 @@ class Inputs:
     image_tokens: tuple[bool, ...]
     noise: ImageNoise | None = None
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    arrangement: tuple[tuple[str, Hashable], ...] = ()
 
     def __len__(self) -> int:
         return self.input_ids.shape[1]
 
     @cached_property
-    def layout(self) -> Hashable:
-        """What two runs must share for their tokens to correspond: the order of image and text
-        tokens, the words of the template around the prompt (which number an image's tiles), and
-        what the processor tells of the image's shape: 6 x 8 tokens are not 8 x 6."""
+    def layout(self) -> tuple[tuple[str, Hashable], ...]:
+        """What two runs must share for their tokens to correspond, each part with its name.
+
+        It is the order of image and text tokens, the words of the template around the prompt (which
+        number an image's tiles), and what the processor tells of the image's shape: 6 x 8 tokens
+        are not 8 x 6.
+        """
         template = tuple(
             token
             for token, span, image in zip(self.tokens, self.spans, self.image_tokens, strict=True)
             if span is None and not image
         )
-        extra = tuple(
-            (name, tuple(value.shape), None if value.is_floating_point() else _bytes(value))
-            for name, value in sorted(self.extra.items())
+        return (
+            ("the order of tokens", self.image_tokens),
+            ("the template's tokens", template),
+            ("the shape of pixel_values", tuple(self.pixel_values.shape)),
+            *((name, contents(value)) for name, value in sorted(self.extra.items())),
+            *self.arrangement,
         )
-        return self.image_tokens, template, tuple(self.pixel_values.shape), extra
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,7 @@ class VLM(ABC):
         self.name = name
         self.checked = False
         self.fitting_tokens: int | None = None
+        self._places: dict[tuple[int, int], np.ndarray] = {}
         self.stacks = self._stacks(model.config)
         self.image_size, self.grid = self._image_shape(model.config)
 
@@ -352,6 +363,21 @@ class VLM(ABC):
             stands for the image, which is one token here.
         """
 
+    def shows_all(self, size: tuple[int, int]) -> bool:
+        """Whether the vision tower sees all of an image of this size (width, height), as one
+        square.
+
+        Only then are the image patches of its regions known. Some processors crop an image that is
+        no square, pad it, or cut it into tiles.
+        """
+        if size not in self._places:
+            self._places[size] = crop_places(self._pixels, size)
+        return shows_all(self._places[size])
+
+    def _pixels(self, image: Image.Image) -> torch.Tensor:
+        """(..., 3, height, width) what the processor makes of an image."""
+        return self.processor.image_processor(images=image, return_tensors="pt")["pixel_values"]
+
     def roles(self, inputs: Inputs, spans: OptionSpans) -> tuple[str, ...]:
         """The role of each of the T tokens; see `ROLES`."""
         return _roles(inputs.spans, inputs.image_tokens, spans)
@@ -410,8 +436,12 @@ def _roles(
     return tuple(role(i, span) for i, span in enumerate(ranges))
 
 
-def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.cpu().contiguous().numpy().tobytes()
+def contents(tensor: torch.Tensor) -> tuple:
+    """A tensor's shape, and its values if they are whole numbers: others are pixels, not layout."""
+    shape = tuple(tensor.shape)
+    if tensor.is_floating_point():
+        return shape
+    return shape, tensor.cpu().contiguous().numpy().tobytes()
 
 
 def _adder(noisy: dict[int, torch.Tensor]):

@@ -1,6 +1,6 @@
 """Any decoder-only vision-language model whose image becomes tokens of its sequence."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from copy import copy
 from inspect import signature
 from math import isqrt
@@ -12,12 +12,16 @@ from transformers.utils import ModelOutput
 
 from ..errors import NoticeError
 from ..pairs.prompts import Span
-from .base import VLM, Inputs, Stack
+from .base import VLM, Inputs, Stack, contents
 from .hooks import HookPoint
+from .layout import arrangement, crop_places
 from .text_model import find_text_model, refusal, text_config
 
 DYNAMIC_SIZE = 224
 """Pixels per side of a blank image if a model's configuration names no image size."""
+
+TEXT_INPUTS = ("input_ids", "attention_mask", "labels")
+"""What a processor gives of the text. Nothing is padded, so no mask is needed."""
 
 
 class DecoderOnly(VLM):
@@ -71,7 +75,7 @@ class DecoderOnly(VLM):
                 "cannot be told"
             )
         names = self._forward_arguments & set(encoded)
-        names -= {"input_ids", "pixel_values", "attention_mask", "labels"}  # Nothing is padded.
+        names -= {*TEXT_INPUTS, "pixel_values"}
         return Inputs(
             pixel_values=self._placed(encoded["pixel_values"]),
             input_ids=ids.to(self.device),
@@ -82,7 +86,26 @@ class DecoderOnly(VLM):
             tokens=tuple(self.processor.tokenizer.convert_ids_to_tokens(ids[0].tolist())),
             image_tokens=tuple(is_image),
             extra={name: self._placed(encoded[name]) for name in sorted(names)},
+            arrangement=self._arrangement(encoded, image.size),
         )
+
+    def _arrangement(self, encoded, size: tuple[int, int]) -> tuple[tuple[str, Hashable], ...]:
+        """`Inputs.arrangement` of an image of this size (width, height)."""
+        unused = {
+            name: contents(value)
+            for name, value in encoded.items()
+            if name not in (*TEXT_INPUTS, *self._forward_arguments)
+            and isinstance(value, torch.Tensor)
+        }
+        pixels = encoded["pixel_values"]
+        if pixels.dim() >= 4 and pixels.shape[:-3].numel() > 1:  # Several crops.
+            if size not in self._places:
+                self._places[size] = crop_places(self._pixels, size)
+            unused["the columns and rows of the image's crops"] = arrangement(self._places[size])
+        return tuple(sorted(unused.items()))
+
+    def _pixels(self, image: Image.Image) -> torch.Tensor:
+        return self._process(image, "?")[0]["pixel_values"]
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)

@@ -35,10 +35,13 @@ class Job:
 
     def __post_init__(self):
         if isinstance(self.source, Inputs) and self.source.layout != self.base.layout:
+            parts, others = dict(self.base.layout), dict(self.source.layout)
+            names = [name for name in parts | others if parts.get(name) != others.get(name)]
             raise NoticeError(
                 f"The two runs' tokens do not correspond: one has {_described(self.base)}; the "
-                f"other has {_described(self.source)}. Some models lay out an image's tokens by "
-                "its size: give both images the same size. Prompts need the same number of tokens."
+                f"other has {_described(self.source)}. They differ in {', '.join(names)}. Some "
+                "models lay out an image's tokens by its size: give both images the same size. "
+                "Prompts need the same number of tokens."
             )
 
     @property

@@ -111,9 +111,20 @@ def regions(
     """The image patches of each of `REGIONS`, from the masks of either image.
 
     It is empty if no site names a region.
+
+    Raises:
+        NoticeError: the model does not see all of an image; names the pair.
     """
     if not any(site.region for site in flatten_sites(sites)):
         return {}
+    for run in ("clean", "corrupt"):
+        size = pair.image(run).size
+        if not model.shows_all(size):
+            raise NoticeError(
+                f"Pair {pair.pair_id}: the processor of {model} does not resize the whole {run} "
+                f"image ({size[0]} x {size[1]} pixels) to one square, so it is unknown which image "
+                'patches a mask reaches. Use square images, or position="image".'
+            )
     masks = [pair.patch_masks(run, model.grid, model.image_size) for run in ("clean", "corrupt")]
     patches = {}
     for name in REGIONS:
