@@ -329,6 +329,7 @@ def test_wheel_works_from_another_folder(wheel, tmp_path):
     assert result["rows"] == 1
 
 
+@pytest.mark.weekly
 def test_wheel_works_with_the_oldest_versions(wheel, tmp_path):
     """All floors at once but for torch, whose pinned version serves."""
     python = installed(wheel, tmp_path / "env")
