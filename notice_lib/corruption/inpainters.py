@@ -1,7 +1,7 @@
 """Models that paint the masked part of a picture as a caption says.
 
 An inpainter has one method, `paint(image, mask, caption, avoid, seed)`. Two kinds are here: the
-small one that travels with the library, and Stable Diffusion. Both need diffusers (the extra
+small one of this project, and Stable Diffusion. Both need diffusers (the extra
 `generative`).
 """
 
@@ -41,7 +41,7 @@ def load_inpainter(name: str | Path = "inpaint-mini", device: str | None = None)
     """Load an inpainting model.
 
     Args:
-        name: "inpaint-mini" (travels with the library, knows the words of the embedded scenes), or
+        name: "inpaint-mini" (this project's, which knows the words of the embedded scenes), or
             a folder or hub id of a Stable Diffusion inpainting pipeline, such as
             "stable-diffusion-v1-5/stable-diffusion-inpainting".
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
