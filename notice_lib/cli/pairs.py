@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from .. import choices
 from ..errors import NoticeError
 from .options import Device, Number, Seed, Set
 
@@ -29,7 +30,7 @@ Size = Annotated[
     Literal["paper"] | None, typer.Option("--preset", help="paper: the paper's sample sizes.")
 ]
 Quantization = Annotated[
-    str | None,
+    choices.Quantization | None,
     typer.Option(help="nf4 loads the model's weights in 4 bits, as the published code does."),
 ]
 Task = Annotated[
@@ -240,7 +241,7 @@ def hub(
         _write(built, out, vlm, preset, n, seed)
 
 
-def _prepare(out: Path, model: str | None, device: str | None, quantization: str | None):
+def _prepare(out: Path, model: str | None, device: str | None, quantization: Quantization):
     """Load the model if one is named; refuse a used folder before anything takes long."""
     from ..datasets.card import refuse_used
     from ..loading import load_model
@@ -248,8 +249,7 @@ def _prepare(out: Path, model: str | None, device: str | None, quantization: str
     refuse_used(out)
     if not model:
         return None
-    # load_model itself refuses anything but nf4.
-    return load_model(model, device, quantization=quantization)  # type: ignore[arg-type]
+    return load_model(model, device, quantization=quantization)
 
 
 def _write(built, out: Path, vlm, preset: str | None, n: int | None, seed: int) -> None:
