@@ -133,7 +133,7 @@ def test_images_are_kept_under_their_hash_and_asked_for_once(server, tmp_path):
     ("content", "error"),
     [
         (b"", "unusable: it is not an image of a known kind"),
-        (b"<html>gone</html>", "unusable: it is a web page (HTML), not an image"),
+        (b"<html>gone</html>", "unusable: it is a web page (HTML) instead of an image"),
         (picture(0)[:-200], "unusable: it does not decode"),
         (picture(0, "PNG")[:900], "unusable: it does not decode"),
     ],

@@ -67,7 +67,7 @@ def grey(*values) -> Image.Image:
 
 
 def deep_png(kind: int, *pixels) -> bytes:
-    """A PNG with 16 bits a channel; kind 2 is RGB, 6 is RGBA."""
+    """A PNG with 16 bits a channel; kind 2 is RGB, 4 is LA, 6 is RGBA."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(name + content))
@@ -205,9 +205,10 @@ def box(brand: bytes) -> bytes:
         (b"", "is not an image of a known kind"),
         (b"\0" * 100, "is not an image of a known kind"),
         ("naïve".encode(), "is not an image of a known kind"),
-        (b"<!DOCTYPE html><p>gone", r"is a web page \(HTML\), not an image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG drawing"),
+        (b"<!DOCTYPE html><p>gone", r"is a web page \(HTML\) instead of an image"),
+        (b"\xef\xbb\xbf<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG drawing"),
         (b'<?xml version="1.0"?>\n<!-- a drawing -->\n<svg/>', "is an SVG drawing"),
+        (b"<?xml?>" * 150, "is not an image of a known kind"),
         (b"%PDF-1.7", "is a PDF document"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "is a pointer of Git LFS"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "is a JPEG XL image"),
@@ -271,6 +272,7 @@ def test_a_deep_negative_is_refused(tmp_path):
 
 def test_deep_colour_with_transparency_is_seen_too(tmp_path):
     refused(deep_png(6, (255, 99, 9, 65535), (0, 0, 0, 65535)), tmp_path, "has 16 bits a channel")
+    refused(deep_png(4, (255, 65535), (0, 65535)), tmp_path, "has 16 bits a channel")
 
 
 NOISE = np.random.default_rng(0).integers(0, 3, (16, 16, 3), np.uint8)

@@ -2,6 +2,7 @@
 
 import io
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -277,6 +278,13 @@ def test_a_wrong_pair_is_named(photos, row, message):
     (photos.parent / "labels.csv").write_text("")
     with pytest.raises(NoticeError, match=message):
         read_pairs(pairs_table(photos, row))
+
+
+def test_answers_may_have_another_unicode_form_than_the_prompt(photos):
+    decomposed = unicodedata.normalize("NFD", "Is it crème or rosé?")
+    row = ("0.png", "1.png", decomposed, "crème", unicodedata.normalize("NFD", "rosé"))
+    built = read_pairs(pairs_table(photos, row))
+    assert built.pairs.slots == {"attribute": ("crème", "rosé")}
 
 
 def test_damaged_images_of_pairs_are_left_out(photos):

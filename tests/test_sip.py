@@ -79,6 +79,18 @@ def test_images_without_a_partner_are_left_out():
         build([*images, LabelledImage(Path("c"), "red", "shoe", "colour")])
 
 
+def test_a_path_may_be_text_and_a_label_must_be(tmp_path):
+    image = LabelledImage("photos/a.png", "red", "", "colour")
+    assert image.path == Path("photos/a.png")
+    with pytest.raises(NoticeError, match=r"a\.png: attribute is 3, a int\. Give a text"):
+        LabelledImage("photos/a.png", 3, "", "colour")
+
+
+def test_near_synonyms_are_lists_of_words():
+    with pytest.raises(NoticeError, match=r"of 'red' are the text 'pink'\. .*\['pink'\]"):
+        semantic_image_pairs(a_collection(), question, "states", {"red": "pink"})
+
+
 def test_ids_do_not_tell_where_the_images_lie():
     images = a_collection(40)
     moved = [replace(image, path=Path("/elsewhere") / image.path) for image in images]

@@ -473,6 +473,9 @@ def test_images_come_from_their_addresses(tmp_path, images):
     built = read_svo_probes(table, own, tmp_path / "cache")
     assert set(built.left_out) == {f"{at}/80.png"}
     assert len(built.pairs) == 8
+    (tmp_path / "empty").mkdir()
+    with pytest.warns(UserWarning, match=r"empty has none of the 5 images .* has, .*no files"):
+        assert len(read_svo_probes(table, tmp_path / "empty", tmp_path / "cache").pairs) == 4
 
 
 def test_the_order_of_the_rows_does_not_matter(tmp_path, images):

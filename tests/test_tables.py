@@ -31,6 +31,7 @@ def read(tmp_path, content: bytes, *required, optional=(), synonyms=None):
         (WITH_COMMA.decode().encode("utf-16"), ""),
         (b'image;label\na.png;red\nb.png;"sky, blue"\n', "separated by semicolons."),
         (b"sep=;\nimage;label\na.png;red\nb.png;sky, blue\n", "separated by semicolons."),
+        (b"image|label\na.png|red\nb.png|sky, blue\n", "separated by bars."),
         (b"image\tlabel\na.png\tred\nb.png\tsky, blue\n", "separated by tabs."),
         (b'image, label\na.png, red\nb.png, "sky, blue"\n', ""),
         (b'Image,LABEL \na.png,red\nb.png,"sky, blue"\n', "'Image' is read as image; .*'LABEL'"),

@@ -110,7 +110,9 @@ class WordInpainter:
             )
             scheduler = DDIMScheduler.from_pretrained(folder)
             words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            if not all(isinstance(word, str) for word in words):
+                raise ValueError("words.json is not a list of words")
+        except (OSError, TypeError, ValueError) as error:
             raise NoticeError(
                 f"{folder} is not a complete inpainting model: write it again with "
                 f"tools/train_inpainter.py. The error: {error}"

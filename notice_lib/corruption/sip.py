@@ -36,6 +36,14 @@ class LabelledImage:
     rest: str
     slot: str
 
+    def __post_init__(self):
+        object.__setattr__(self, "path", Path(self.path))
+        for name in ("attribute", "rest", "slot"):
+            if not isinstance(value := getattr(self, name), str):
+                raise NoticeError(
+                    f"{self.path}: {name} is {value!r}, a {type(value).__name__}. Give a text."
+                )
+
 
 @dataclass(frozen=True)
 class Scene:

@@ -60,9 +60,9 @@ def build_pairs(
         LabelledImage(image.path, *map(spelled, (image.attribute, image.rest, image.slot)))
         for image in images
     ]
-    near = symmetric(
-        {spelled(word): map(spelled, others) for word, others in (near_synonyms or {}).items()}
-    )
+    near: dict[str, set[str]] = defaultdict(set)
+    for word, others in symmetric(near_synonyms or {}).items():
+        near[spelled(word)].update(map(spelled, others))
     left_out: dict[str, str] = {}
     digests = check_files({image.path for image in images}, left_out)
     usable = [image for image in images if image.path in digests]

@@ -1,6 +1,7 @@
 """Pairs from your own images and a table of labels, or of ready pairs (`pairs.tables`)."""
 
 import re
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -22,8 +23,8 @@ LABELS = ("image", "attribute")
 """Columns of a table of labels; it may also have `rest` (what the question names) and `slot`."""
 SYNONYMS = {
     "image": ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path",
-              "image_file", "image_name", "img", "img_path", "photo", "picture"),
-    "attribute": ("label", "labels", "class", "class_name", "category", "state"),
+              "image_file", "image_name", "img", "img_path", "photo", "picture", "fname"),
+    "attribute": ("label", "labels", "class", "class_name", "category", "state", "target", "tag"),
 }  # fmt: skip
 """{column of a table of labels: names that are read as it where there is no such column}."""
 PAIRS = ("clean_image", "corrupt_image", "prompt", "correct", "incorrect")
@@ -216,7 +217,9 @@ def _masks_of(labels: Iterable[LabelledImage], folder: Path, masks: Path) -> dic
 
 def _scene(where: str, row: Row, folder: Folder, task: str) -> Scene:
     """One row; without an id unless the table has one."""
-    prompt, *answers = (_text(where, row, name) for name in PAIRS[2:])
+    # One Unicode form, so that the answers are found in the prompt.
+    texts = (unicodedata.normalize("NFC", _text(where, row, name)) for name in PAIRS[2:])
+    prompt, *answers = texts
     correct, incorrect = (whole(answer, prompt) for answer in answers)
     try:
         spans = option_spans(prompt, correct, incorrect)

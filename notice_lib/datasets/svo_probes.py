@@ -8,6 +8,7 @@ are dead by now.
 import hashlib
 import re
 import unicodedata
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
@@ -220,12 +221,15 @@ def _find_images(
     keys = sorted({key for row in rows for key in row.keys})
     found = find_images(Path(images), keys, addresses) if images is not None else {}
     lacking = [key for key in keys if key not in found]
+    if images is not None and keys and not found:
+        told = (
+            f"{images} has none of the {len(keys)} images that are asked for. "
+            f"{describe_names(Path(images), keys[0])} Rename the files, or name another folder."
+        )
+        if cache is None:
+            raise NoticeError(told)
+        warnings.warn(told, stacklevel=3)
     if cache is None:
-        if keys and not found:
-            raise NoticeError(
-                f"{images} has none of the {len(keys)} images that are asked for. "
-                f"{describe_names(Path(images), keys[0])} Rename the files, or name another folder."
-            )
         return found, {address or name: "is the name of no file" for name, address in lacking}
     left_out = {}
     downloaded = download_images(sorted({address for _, address in lacking}), Path(cache))

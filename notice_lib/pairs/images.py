@@ -57,37 +57,33 @@ MIN_CONTRAST = 2.0
 """A picture whose channels all have a smaller standard deviation (of 0 to 255) shows nothing."""
 
 _PHOTOMETRIC = 262  # The tag of a TIFF that says whether 0 is white, which Pillow does not heed.
-_REPLACE = "Replace it or drop its row."
-_EXPORT = "Export it as PNG or JPEG."
 _KINDS = (
-    # What a file begins with, Pillow's name of it where it has one, what it is, and the remedy.
-    (rb"\xff\xd8\xff", "JPEG", "a JPEG image", _EXPORT),
-    (rb"\x89PNG", "PNG", "a PNG image", _EXPORT),
-    (rb"RIFF....WEBP", "WEBP", "a WebP image", _EXPORT),
-    (rb"GIF8", "GIF", "a GIF image", _EXPORT),
-    (rb"II\*\0|MM\0\*", "TIFF", "a TIFF image or a camera's raw file", _EXPORT),
-    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG2000", "a JPEG 2000 image", _EXPORT),
-    (rb"....ftypavi[fs]", "AVIF", "an AVIF image", _EXPORT),
+    # How a file begins, Pillow's name of the format where it is one of FORMATS, and what it is.
+    (rb"\xff\xd8\xff", "JPEG", "a JPEG image"),
+    (rb"\x89PNG", "PNG", "a PNG image"),
+    (rb"RIFF....WEBP", "WEBP", "a WebP image"),
+    (rb"GIF8", "GIF", "a GIF image"),
+    (rb"II\*\0|MM\0\*", "TIFF", "a TIFF image or a camera's raw file"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG2000", "a JPEG 2000 image"),
+    (rb"....ftypavi[fs]", "AVIF", "an AVIF image"),
     (
         rb"....ftyp(he[iv]|mif1|msf1)",
         "HEIF",
-        "a HEIC image, as phones take them",
-        "Install pillow-heif (pip install pillow-heif), or export it as JPEG.",
+        "a HEIC image, which is read where pillow-heif is installed (pip install pillow-heif)",
     ),
-    (rb"\0\0\0\x0cJXL |\xff\x0a", None, "a JPEG XL image", _EXPORT),
-    (rb"\s*(<\?xml.*?\?>|<!--.*?-->|<!DOCTYPE svg.*?>|\s)*<svg", None, "an SVG drawing", _EXPORT),
-    (rb"%PDF", None, "a PDF document", _EXPORT),
-    (rb"%!PS", None, "a PostScript file", _EXPORT),
-    (rb"8BPS", None, "a Photoshop file", _EXPORT),
-    (rb"P[1-7]\s", None, "a PPM image", _EXPORT),
-    (rb"\x0a[\0-\x05]\x01", None, "a PCX image", _EXPORT),
-    (rb"\0\0\x01\0", None, "an icon (ICO)", _EXPORT),
-    (rb"(?i)\s*<(!doctype html|html|head)", None, "a web page (HTML), not an image", _REPLACE),
+    (rb"\0\0\0\x0cJXL |\xff\x0a", None, "a JPEG XL image"),
+    (rb"(\xef\xbb\xbf)?\s*<(svg|(\?xml|!--|!DOCTYPE svg).*<svg)", None, "an SVG drawing"),
+    (rb"%PDF", None, "a PDF document"),
+    (rb"%!PS", None, "a PostScript file"),
+    (rb"8BPS", None, "a Photoshop file"),
+    (rb"P[1-7]\s", None, "a PPM image"),
+    (rb"\x0a[\0-\x05]\x01", None, "a PCX image"),
+    (rb"\0\0\x01\0", None, "an icon (ICO)"),
+    (rb"(?i)\s*<(!doctype html|html|head)", None, "a web page (HTML) instead of an image"),
     (
         rb"version https://git-lfs",
         None,
-        "a pointer of Git LFS, not the image itself",
-        "Fetch the files with git lfs pull.",
+        "a pointer of Git LFS instead of the image (fetch it with git lfs pull)",
     ),
 )
 
@@ -95,7 +91,7 @@ _KINDS = (
 class UnusableImageError(ValueError):
     """Why a file is not a usable image, as the end of a sentence that begins with its name."""
 
-    def __init__(self, reason: str, remedy: str = _REPLACE):
+    def __init__(self, reason: str, remedy: str = "Replace it or drop its row."):
         super().__init__(reason)
         self.remedy = remedy
 
@@ -159,14 +155,14 @@ def open_checked(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise _too_many_pixels()
-        deep = image.mode in ("RGB", "RGBA", "CMYK") and ";16" in str(image.tile)
+        deep = not image.mode.startswith("I") and ";16" in str(image.tile)
         try:
             image.load()
         except Exception as error:
             raise _damaged(error) from None
         if image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
             raise UnusableImageError("is a negative of 16 bits or more", "Store it as PNG.")
-        if deep and np.asarray(image)[..., :3].max() < 128:
+        if deep and _colours(image).max() < 128:
             raise UnusableImageError(
                 "has 16 bits a channel of which the upper ones are unused",
                 "Store it with 8 bits a channel.",
@@ -175,18 +171,23 @@ def open_checked(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
         return image.copy()
 
 
+def _colours(image: Image.Image) -> np.ndarray:
+    """(height, width, channels) values, without how opaque the pixels are."""
+    pixels = np.asarray(image)
+    return pixels[..., :-1] if image.mode.endswith("A") else pixels
+
+
 def _not_read(path: Path, formats: tuple[str, ...]) -> UnusableImageError:
     """What a file is that none of the formats' readers takes, and what to do about it."""
     with open(path, "rb") as file:
         start = file.read(1024)
-    for pattern, name, kind, remedy in _KINDS:
+    remedy = f"Read here are {', '.join(formats)}: save it as one of these, or drop its row."
+    for pattern, name, kind in _KINDS:
         if re.match(pattern, start, re.DOTALL):
             if name in formats:
                 return _damaged(ValueError("the file is damaged or cut off"))
-            return UnusableImageError(f"is {kind}", f"Read here are {', '.join(formats)}. {remedy}")
-    return UnusableImageError(
-        "is not an image of a known kind", f"Read here are {', '.join(formats)}. {_REPLACE}"
-    )
+            return UnusableImageError(f"is {kind}", remedy)
+    return UnusableImageError("is not an image of a known kind", remedy)
 
 
 def _too_many_pixels() -> UnusableImageError:

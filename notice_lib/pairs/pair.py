@@ -216,9 +216,18 @@ class PairSet:
 
 
 def symmetric(near_synonyms: Mapping[str, Iterable[str]]) -> dict[str, frozenset[str]]:
-    """Near-synonyms in both directions: if a lists b, then b lists a."""
+    """Near-synonyms in both directions: if a lists b, then b lists a.
+
+    Raises:
+        NoticeError: a word has one text instead of a list of words.
+    """
     closed: dict[str, set[str]] = {}
     for word, others in near_synonyms.items():
+        if isinstance(others, str):
+            raise NoticeError(
+                f"The near-synonyms of {word!r} are the text {others!r}. Give a list, such as "
+                f"[{others!r}]."
+            )
         for other in others:
             closed.setdefault(word, set()).add(other)
             closed.setdefault(other, set()).add(word)

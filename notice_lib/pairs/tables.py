@@ -1,10 +1,10 @@
 """Tables (CSV) as people have them: rows by column, whatever program wrote the file.
 
 Read is text in UTF-8, or in UTF-16 where it begins with a byte order mark. Fields are separated by
-commas, semicolons or tabs, whichever makes the most columns of the first line. Columns come in any
-order, in upper or lower case, with spaces around their names, and with others between them. Rows
-and columns without text, which spreadsheets leave, are left out. One warning for each table says
-what was not as expected. What is not clear is refused, with file, row and columns.
+commas, semicolons, tabs or bars, whichever makes the most columns of the first line. Columns come
+in any order, in upper or lower case, with spaces around their names, and with others between them.
+Rows and columns without text, which spreadsheets leave, are left out. One warning for each table
+says what was not as expected. What is not clear is refused, with file, row and columns.
 """
 
 import csv
@@ -21,7 +21,7 @@ Row = dict[str, str]
 Synonyms = Mapping[str, Iterable[str]]
 """{column: other names that are read as it where no column has its own name}."""
 
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _TRUE = ("true", "t", "yes", "y", "1", "1.0")
 _FALSE = ("false", "f", "no", "n", "0", "0.0")
 
@@ -122,7 +122,7 @@ def _header(file: TextIO) -> tuple[str, list[str], bool, int]:
     """Delimiter, names of the columns, whether a space follows delimiters, number of lines read."""
     lines, line = 1, file.readline()
     # Blank lines, and the one by which a spreadsheet names the delimiter, may come before.
-    while line and (not line.strip(" ,;\t\r\n") or line.lower().startswith("sep=")):
+    while line and (not line.strip(" ,;|\t\r\n") or line.lower().startswith("sep=")):
         lines, line = lines + 1, file.readline()
     names: list[str] = []
     delimiter = ","
