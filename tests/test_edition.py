@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def write_book(root: Path, code: str = CODE) -> Path:
     (root / "book").mkdir()
     (root / "_config.yml").write_text(CONFIG)
     (root / "_toc.yml").write_text(TOC)
-    (root / "book" / "text.md").write_text("# Only text\n")
+    (root / "book" / "text.md").write_text("# Only text\n\n```{nb-exec-table}\n```\n")
     for name, other in (("00_one", "01_two"), ("01_two", "00_one")):
         page = root / "book" / f"{name}.md"
         page.write_text(PAGE.format(name=name, other=other, code=code))
@@ -97,8 +98,10 @@ def test_an_edition_shows_what_was_executed_elsewhere(tmp_path, monkeypatch):
     for name in ("00_one", "01_two"):
         page = (html / "book" / f"{name}.html").read_text()
         assert "a-large-model saw 8 pairs" in page
-        assert "executed with a-large-model on cpu, with 8 pairs, until 20" in page
-    assert "executed with a-large-model" in (html / "book" / "text.html").read_text()
+        assert "executed with a-large-model on cpu, with 8 pairs, and finished on 20" in page
+    text = (html / "book" / "text.html").read_text()
+    assert "executed with a-large-model" in text
+    assert re.search(r"<p>01_two</p></td>\s*<td><p>\d+</p>", text)
     assert (root / "book" / "00_one.md").exists()
 
 

@@ -18,6 +18,7 @@ import yaml
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
+SECONDS = "```{nb-exec-table}\n```"
 sys.path.insert(0, str(ROOT))
 
 from tools.build_book import make_pages  # noqa: E402
@@ -64,8 +65,17 @@ def announcement(notebooks: dict[str, NotebookNode]) -> str:
     last = max(notebook.metadata.papermill.end_time for notebook in notebooks.values())
     return (
         f"This edition was executed with {' and '.join(sorted(models))} on "
-        f"{' and '.join(sorted(devices))}, with {' or '.join(sorted(counts))}, until {last[:10]}."
+        f"{' and '.join(sorted(devices))}, with {' or '.join(sorted(counts))}, and finished on "
+        f"{last[:10]}."
     )
+
+
+def table_of_seconds(notebooks: dict[str, NotebookNode]) -> str:
+    """Return a table of the chapters' seconds; myst-nb knows only what it executes itself."""
+    lines = ["| chapter | seconds |", "|---|---|"]
+    for page, notebook in notebooks.items():
+        lines.append(f"| {Path(page).name} | {notebook.metadata.papermill.duration:.0f} |")
+    return "\n".join(lines)
 
 
 def write_source(root: Path, notebooks: dict[str, NotebookNode], out: Path) -> None:
@@ -76,6 +86,9 @@ def write_source(root: Path, notebooks: dict[str, NotebookNode], out: Path) -> N
     for page, notebook in notebooks.items():
         (out / f"{page}.md").unlink()
         nbformat.write(notebook, out / f"{page}.ipynb")
+    for path in (out / "book").glob("*.md"):
+        text = path.read_text(encoding="utf-8").replace(SECONDS, table_of_seconds(notebooks))
+        path.write_text(text, encoding="utf-8")
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["execute"] = {"execute_notebooks": "off", "stderr_output": "remove"}
     config.pop("exclude_patterns", None)
