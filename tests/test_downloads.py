@@ -441,13 +441,16 @@ def test_a_stopped_download_goes_on(server, tmp_path, sent):
 
 
 def test_left_over_parts_are_cleared(tmp_path):
-    old, young = tmp_path / ".part-old", tmp_path / ".part-young"
-    for part in (old, young):
-        part.mkdir()
-        (part / "content").touch()
-    os.utime(old, (0, 0))
+    (tmp_path / "ab").mkdir()
+    old, young, image = (
+        tmp_path / "ab" / name for name in (".ab1.jpg.7-7", ".ab2.jpg.7-8", "ab3.jpg")
+    )
+    for part in (old, young, image):
+        part.touch()
+    for part in (old, image):
+        os.utime(part, (0, 0))
     download_images([], tmp_path)
-    assert young.exists() and not old.exists()
+    assert young.exists() and image.exists() and not old.exists()
 
 
 def test_ten_thousand_addresses_take_little_memory(tmp_path):

@@ -21,18 +21,17 @@ import ipaddress
 import json
 import os
 import re
-import shutil
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event, Lock
-from typing import BinaryIO
 from urllib.parse import urljoin
 
 import certifi
@@ -42,6 +41,7 @@ from urllib3.util import parse_url
 
 from .. import __version__, progress
 from ..errors import NoticeError
+from ..files import write_atomically
 from ..pairs.images import check_image, ending_of
 
 HEADERS = {
@@ -57,7 +57,6 @@ MAX_ALIKE = 5
 _Result = tuple[str, str]  # The name of a file in the cache, or an error; the other is "".
 _UNANSWERED = ("unknown host", "unreachable", "timeout")
 _MAY_PASS = re.compile(r"unreachable|timeout|broken answer|408|429|5\d\d")
-_PART = ".part-"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _DECODING = Lock()  # One picture is decoded at a time, so that large ones do not add up in memory.
 
@@ -155,6 +154,7 @@ class _FailedError(Exception):
         self.pause = pause
 
 
+@dataclass
 class _Fetcher:
     """Fetches URLs in several threads.
 
@@ -162,14 +162,24 @@ class _Fetcher:
     without a limit, do not retry content that breaks off, and Ctrl-C has to wait for their pauses.
     """
 
-    def __init__(self, cache, timeout, workers, retries, max_bytes, pause, allow):
-        self.cache, self.timeout, self.workers, self.retries = cache, timeout, workers, retries
-        self.max_bytes, self.pause, self.allow = max_bytes, pause, allow
-        self.stopped = Event()
+    cache: Path
+    timeout: float
+    workers: int
+    retries: int
+    max_bytes: int
+    pause: float
+    allow: Callable[[str], bool]
+    stopped: Event = field(default_factory=Event)
+
+    def __post_init__(self):
         trusted = os.environ.get("SSL_CERT_FILE") or certifi.where()
         # Threads that ask the same host keep their connections to it.
         self.pool = PoolManager(
-            workers, maxsize=workers, ca_certs=trusted, timeout=timeout, retries=False
+            self.workers,
+            maxsize=self.workers,
+            ca_certs=trusted,
+            timeout=self.timeout,
+            retries=False,
         )
 
     def fetch_all(self, urls: list[str]) -> Generator[tuple[str, _Result], None, None]:
@@ -246,41 +256,36 @@ class _Fetcher:
         """Store the content of an answer if it is an image, and return the file's name."""
         if response.status != 200:
             raise _FailedError(str(response.status), _retry_after(response))
-        # The name depends on the content, so it is known only when all of it is there.
-        with TemporaryDirectory(dir=self.cache, prefix=_PART) as folder:
-            part = Path(folder) / "content"
-            with open(part, "wb+") as file:
-                self._read(response, file)
-                file.seek(0)
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            name = f"{digest[:2]}/{digest}{_ending(part)}"
-            (self.cache / name).parent.mkdir(exist_ok=True)
-            os.replace(part, self.cache / name)
+        content = self._read(response)
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"{digest[:2]}/{digest}{ending_of(BytesIO(content)) or '.bin'}"
+
+        def write(path: Path) -> None:
+            path.write_bytes(content)
+            with _DECODING:
+                if reason := check_image(path):
+                    raise _FailedError(f"unusable: it {reason}")
+
+        (self.cache / name).parent.mkdir(exist_ok=True)
+        write_atomically(self.cache / name, write)
         return name
 
-    def _read(self, response: BaseHTTPResponse, file: BinaryIO) -> None:
-        """Copy the content into a file, within the limits of size and time."""
+    def _read(self, response: BaseHTTPResponse) -> bytes:
+        """Return the content, which must come within the limits of size and time."""
+        content = bytearray()
         length = response.headers.get("Content-Length", "")
         # int() refuses thousands of digits, and a number of twenty is already too large.
         size = int(length[:20]) if length.isdecimal() else 0
         deadline = time.monotonic() + 10 * self.timeout
         while True:
-            if max(size, file.tell()) > self.max_bytes:
+            if max(size, len(content)) > self.max_bytes:
                 raise _FailedError(f"too large: more than {self.max_bytes:,} bytes")
             if time.monotonic() > deadline or self.stopped.is_set():
                 raise _FailedError("timeout")
             # read1 returns what has arrived, whereas read would wait as long as a host likes.
             if not (chunk := response.read1(1 << 16)):
-                return
-            file.write(chunk)
-
-
-def _ending(part: Path) -> str:
-    """Return the ending for the name of an image file; anything else is refused."""
-    with _DECODING:
-        if reason := check_image(part):
-            raise _FailedError(f"unusable: it {reason}")
-        return ending_of(part) or ""
+                return bytes(content)
+            content += chunk
 
 
 def _reason(error: Exception) -> str:
@@ -316,9 +321,9 @@ def _prepare(cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise NoticeError(f"{cache} is not a folder. Choose another cache.") from None
-    for part in cache.glob(f"{_PART}*"):
+    for part in cache.glob("*/.*"):
         if time.time() - part.stat().st_mtime > 3600:  # Another process may use newer ones.
-            shutil.rmtree(part, ignore_errors=True)
+            part.unlink(missing_ok=True)
     return cache
 
 
