@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from .choices import Attention, EngineName, Quantization, check_choice
+from .errors import NoticeError
 from .models.base import VLM
 from .models.decoder import DecoderOnly
 from .models.load import read_model, step
@@ -52,7 +53,12 @@ def load_model(
         model.engine = engine
     with step(name, "answering a question about a random image"):
         inputs = random_input(model)
-        model.logits(inputs)
+        if model.logits(inputs).isnan().any():
+            raise NoticeError(
+                f"{str(name)!r} gives logits that are no numbers (NaN). Either its weights are "
+                "damaged (download them again), or its activations are too large for "
+                f"{model.dtype}: load it with dtype=torch.float32 or torch.bfloat16."
+            )
         model.generate(inputs, max_new_tokens=1)
     if model.engine == "reference":
         if isinstance(model, DecoderOnly):

@@ -20,7 +20,7 @@ from notice_lib.patching import recorded
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
-    with pytest.raises(NoticeError, match=f"'{tmp_path}' is no checkpoint: give blip-mini, "):
+    with pytest.raises(NoticeError, match=f"'{tmp_path}' is no checkpoint: it has no config.json"):
         load_model(str(tmp_path))
     with pytest.raises(NoticeError, match="is no checkpoint"):
         load_model(tmp_path / "nowhere")
@@ -45,7 +45,7 @@ def test_an_unsupported_family_is_named(tmp_path, config, named):
 
 def test_a_checkpoint_without_weights_is_named(tmp_path):
     BlipConfig(architectures=["BlipForQuestionAnswering"]).save_pretrained(tmp_path)
-    with pytest.raises(NoticeError, match="no checkpoint"):
+    with pytest.raises(NoticeError, match="has no weights"):
         load_model(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_a_processor_that_needs_another_package_says_so(tmp_path):
         with pytest.raises(NoticeError, match="pip install torchvision"):
             load_model(tmp_path, device="cpu")
     (tmp_path / "processor_config.json").unlink()
-    with pytest.raises(NoticeError, match="has no processor for images"):
+    with pytest.raises(NoticeError, match="has no image processor"):
         load_model(tmp_path, device="cpu")
 
 

@@ -1,5 +1,7 @@
 """From a name to an adapter."""
 
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -22,9 +24,11 @@ from transformers import (
 from ..choices import Attention, Quantization, check_choice
 from ..errors import NoticeError
 from ..paths import checkpoint_dir
+from .adapters import base_of, merge
 from .base import VLM
 from .blip import Blip
 from .decoder import DecoderOnly
+from .folder import PROCESSORS, check_config, check_files
 from .llava import Llava
 
 EMBEDDED = ("blip-mini", "llava-mini", "blip-mini-noise")
@@ -40,34 +44,92 @@ def read_model(
     """Load a checkpoint behind its family's adapter, without the self-check.
 
     The arguments are those of `notice_lib.load_model`. A model that the generic adapter does not
-    understand is refused before its weights are read.
+    understand is refused before its weights are read. A LoRA adapter is merged into the weights.
 
     Raises:
-        NoticeError: there is no such checkpoint, its family is not supported, it does not fit on
-            the GPUs, or 4-bit weights are not available here or for this model.
+        NoticeError: there is no such checkpoint, a part of it is missing, its family is not
+            supported, it does not fit on the GPUs, or 4-bit weights are not available here or for
+            this model.
     """
     check_choice("attention", attention, Attention)
-    source = str(checkpoint_dir(str(name)) if name in EMBEDDED else name)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     _check_device(device)
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
-    precision = dtype or (torch.float32 if on_cpu else "auto")
+    source = _source(name)
+    with base_of(source, str(name)) as weights:
+        model_class = _class_of(name, weights, quantization)
+        with step(name, "reading its processor"):
+            processor = _processor(_with_processor(source, weights), name)
+        model = _read(name, weights, model_class, device, dtype, attention, quantization)
+        if weights != source:
+            with step(name, "merging its adapter into its weights"):
+                merge(model, source, str(name))
+            model.config._name_or_path = source
+    with step(name, "reading a blank image"):
+        return _adapter(model)(model, processor, str(name))
+
+
+def _source(name: str | Path) -> str:
+    """A folder, or a hub id.
+
+    Raises:
+        NoticeError: it can be neither.
+    """
+    if name in EMBEDDED:
+        return str(checkpoint_dir(str(name)))
+    path = Path(name)
+    if path.is_dir():
+        return str(name)
+    if path.is_file():
+        raise NoticeError(f"{str(name)!r} is a file. Give its folder, {str(path.parent)!r}.")
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name)):
+        raise NoticeError(
+            f"{str(name)!r} is no checkpoint: there is no such folder. Give "
+            f"{', '.join(EMBEDDED)}, a folder with config.json, model.safetensors and the "
+            "processor's files, or a hub id (owner/name, which needs a network)."
+        )
+    return str(name)
+
+
+def _with_processor(source: str, base: str) -> str:
+    """Where a model's processor is: an adapter may have brought its own along, or not."""
+    brought = source != base and any((Path(source) / file).is_file() for file in PROCESSORS)
+    return source if brought else base
+
+
+def _class_of(name: str | Path, source: str, quantization: str | None) -> type[PreTrainedModel]:
+    """The class of a checkpoint that has all its files.
+
+    Raises:
+        NoticeError: no adapter understands the class, or a file is missing; names it.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        check_config(folder, str(name))
     with step(name, "reading its configuration"):
         # Without this argument transformers asks whether to run code from the checkpoint.
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise _no_checkpoint(name, error) from None
+            raise _unreadable(name, error) from None
     model_class = _model_class(config, name)
-    if quantization and model_class is BlipForQuestionAnswering:
+    if model_class is BlipForQuestionAnswering and (
+        quantization or getattr(config, "quantization_config", None)
+    ):
         raise NoticeError(
             f"{str(name)!r} is a BLIP, which is small and whose engine reads its weights directly: "
-            "load it without quantization."
+            "load it without quantization, and from a checkpoint in full precision."
         )
+    if folder.is_dir():
+        check_files(folder, str(name))
+    return model_class
+
+
+def _read(name, source: str, model_class, device: str, dtype, attention, quantization) -> Any:
+    """The Hugging Face model, on its device."""
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    precision = dtype or (torch.float32 if on_cpu else "auto")
     placement = _placement(device, quantization)
-    with step(name, "reading its processor"):
-        processor = _processor(source, name)
     with step(name, "reading its weights"):
         try:
             loaded: Any = model_class.from_pretrained(  # A pair, because of output_loading_info.
@@ -76,23 +138,50 @@ def read_model(
                 dtype=precision,
                 attn_implementation=attention,
                 use_safetensors=True,  # A pickled checkpoint could run code.
+                ignore_mismatched_sizes=True,  # `_check_weights` names them.
                 **placement,
             )
         except torch.OutOfMemoryError:
             raise
-        except (OSError, RuntimeError, SafetensorError) as error:  # Missing, other shapes, cut off.
-            raise _no_checkpoint(name, error) from None
+        except (OSError, RuntimeError, SafetensorError) as error:  # Missing, or cut off.
+            raise _unreadable(name, error) from None
     model, told = loaded
-    if told["missing_keys"]:
-        raise NoticeError(
-            f"{str(name)!r} lacks weights, which would be random: "
-            f"{', '.join(sorted(told['missing_keys'])[:5])}. Take a whole checkpoint."
-        )
+    _check_weights(model, told, name)
     if not placement:
         model = model.to(device)
     _refuse_offloading(model, name)
-    with step(name, "reading a blank image"):
-        return _adapter(model)(model, processor, str(name))
+    return model
+
+
+def _check_weights(model, told: dict, name: str | Path) -> None:
+    """Refuse weights that would be random, and warn of those that the model has no place for."""
+    refused = (
+        ("missing_keys", "lacks weights, which would be random", "Take a whole checkpoint."),
+        (
+            "mismatched_keys",
+            "has weights of other shapes than its config.json says",
+            "Take config.json and weights from one checkpoint.",
+        ),
+    )
+    for kind, what, remedy in refused:
+        keys = sorted(key if isinstance(key, str) else key[0] for key in told[kind])
+        if keys:
+            raise NoticeError(f"{str(name)!r} {what}: {', '.join(keys[:5])}. {remedy}")
+    quantised = getattr(model.config, "quantization_config", None)
+    if quantised and getattr(model, "hf_quantizer", None) is None:
+        raise NoticeError(
+            f"{str(name)!r}: its config.json says that its weights are quantised in a way that "
+            "this version of transformers does not know, so they would be read as ordinary "
+            "numbers. Take a checkpoint in full precision."
+        )
+    extra = sorted(told["unexpected_keys"])
+    if extra:
+        warnings.warn(
+            f"{str(name)!r} has {len(extra)} weights that {type(model).__name__} has no place "
+            f"for, and they are ignored: {', '.join(extra[:5])}. If its answers are poor, the "
+            "checkpoint is probably one of another architecture.",
+            stacklevel=2,
+        )
 
 
 @contextmanager
@@ -132,22 +221,30 @@ def _model_class(config: PreTrainedConfig, name: str | Path) -> type[PreTrainedM
     """The class of a checkpoint's architecture.
 
     It is examined on a model without weights, so a model that no adapter understands costs nothing.
+    A configuration without `architectures` may be of any class that transformers has for its model
+    type. It is taken to be the one for images and text, and weights that do not fit are refused.
     """
-    architecture = (config.architectures or [config.model_type])[0]
-    if architecture == BlipForQuestionAnswering.__name__:
+    architecture = config.architectures[0] if config.architectures else None
+    if architecture == BlipForQuestionAnswering.__name__ or (
+        architecture is None and config.model_type == "blip"
+    ):
         # The architecture, not the model type: BLIP's captioning models share the type "blip".
         return BlipForQuestionAnswering
     try:
         shell = _shell(config)
-        if type(shell).__name__ != architecture:
-            raise NoticeError(f"transformers reads an image and a text by {type(shell).__name__}.")
+        if architecture not in (None, type(shell).__name__):
+            raise NoticeError(
+                f"transformers would read its model type {config.model_type!r} as "
+                f"{type(shell).__name__}; take a checkpoint that was converted to this class (for "
+                "LLaVA, those of llava-hf)."
+            )
         DecoderOnly(shell, name=str(name))
     except NoticeError as error:
         why = str(error).splitlines()[0]
         raise NoticeError(
-            f"{str(name)!r} is a {architecture}; supported are BlipForQuestionAnswering and models "
-            "of AutoModelForImageTextToText that are decoders with the image among their tokens "
-            f"(LLaVA, Qwen2-VL, Gemma 3, ...). Here: {why}"
+            f"{str(name)!r} is a {architecture or config.model_type}; supported are "
+            "BlipForQuestionAnswering and models of AutoModelForImageTextToText that are decoders "
+            f"with the image among their tokens (LLaVA, Qwen2-VL, Gemma 3, ...). Here: {why}"
         ) from None
     return type(shell)
 
@@ -173,16 +270,17 @@ def _processor(source: str, name: str | Path):
     except ImportError as error:
         if find_spec("torchvision") is None:
             raise NoticeError(
-                f"The processor of {str(name)!r} needs another package, probably torchvision, "
-                f"which reads videos: pip install torchvision. transformers says: {error}"
+                f"The processor of {str(name)!r} needs another package, probably torchvision: pip "
+                f"install torchvision. transformers says: {error}"
             ) from None
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:  # Missing, or it needs code from the checkpoint.
-        raise _no_checkpoint(name, error) from None
+        raise _unreadable(name, error) from None
     if getattr(processor, "image_processor", None) is None:
         raise NoticeError(
-            f"{str(name)!r} has no processor for images: processor_config.json or "
-            "preprocessor_config.json is missing, or of another kind."
+            f"{str(name)!r} has no image processor: transformers makes a "
+            f"{type(processor).__name__} of its processor_config.json or preprocessor_config.json. "
+            "Copy these files from the checkpoint that this one was trained from."
         )
     if getattr(processor, "patch_size", 0) is None:
         raise NoticeError(
@@ -191,7 +289,20 @@ def _processor(source: str, name: str | Path):
             "revision of the checkpoint, or write patch_size and vision_feature_select_strategy "
             "into that file, as they stand in config.json (vision_config.patch_size)."
         )
+    _check_tokenizer(processor, name)
     return processor
+
+
+def _check_tokenizer(processor, name: str | Path) -> None:
+    """Refuse an empty tokenizer, which transformers makes where the vocabulary is missing."""
+    tokenizer = processor.tokenizer
+    ids = tokenizer("is the dog on the table", add_special_tokens=False)["input_ids"]
+    if set(ids) <= {tokenizer.unk_token_id}:
+        raise NoticeError(
+            f"The tokenizer of {str(name)!r} knows no English word: its vocabulary (tokenizer.json "
+            "or vocab.txt) is missing or of another language. Copy the tokenizer's files from the "
+            "checkpoint that this one was trained from."
+        )
 
 
 def _check_device(device: str) -> None:
@@ -234,9 +345,15 @@ def _refuse_offloading(model: torch.nn.Module, name: str | Path) -> None:
         )
 
 
-def _no_checkpoint(name: str | Path, error: Exception) -> NoticeError:
+def _unreadable(name: str | Path, error: Exception) -> NoticeError:
+    """The error for a checkpoint that transformers cannot read."""
+    if Path(name).is_dir() or name in EMBEDDED:
+        remedy = "One of its files is damaged or missing: download or copy it again."
+    else:
+        remedy = (
+            f"It is none of {', '.join(EMBEDDED)} and no folder; if it is a hub id, check its "
+            "spelling and your network connection."
+        )
     return NoticeError(
-        f"{str(name)!r} is no checkpoint: give {', '.join(EMBEDDED)}, a folder with config.json, "
-        "model.safetensors and the processor's files, or a hub id (which needs a network). "
-        f"transformers says: {error}"
+        f"{str(name)!r} is no checkpoint that can be read. {remedy} transformers says: {error}"
     )
