@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--replace", action="store_true", help="replace results of this name")
     args = parser.parse_args()
     target = accept(args.folder, args.name, args.replace)
-    print(f"Accepted as {target}. Look at `git diff` and chapter 15, then commit it.")
+    print(f"Accepted as {target}. Review it: git add {target}; git diff --cached; chapter 15.")
 
 
 if __name__ == "__main__":
