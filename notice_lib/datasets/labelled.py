@@ -1,23 +1,17 @@
 """From labelled images to pairs: what the loaders of folders, tables and data sets share."""
 
-import os
-import re
-import unicodedata
-import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from .. import progress
 from ..corruption.sip import LabelledImage, Question, draw_scenes, pairs_of, vocabulary
 from ..errors import NoticeError
-from ..files import sha256
 from ..pairs import symmetric
-from ..pairs.images import check_image
 from .build import Built, Source
+from .image_files import an_example, check_files, short
+from .labels import one_spelling
 
 
 def build_pairs(
@@ -51,18 +45,17 @@ def build_pairs(
     Source: paper, section 3; published code, preprocessing/1_mit and 1_face.
     """
     images = sorted(images, key=lambda image: (str(image.path), image.slot))
-    spellings = _spellings(images)
-
-    def spelled(label: str) -> str:
-        return spellings.get(fold(label), label)
-
+    attribute, rest, slot = (
+        one_spelling(getattr(image, name) for image in images)
+        for name in ("attribute", "rest", "slot")
+    )
     images = [
-        LabelledImage(image.path, *map(spelled, (image.attribute, image.rest, image.slot)))
+        LabelledImage(image.path, attribute(image.attribute), rest(image.rest), slot(image.slot))
         for image in images
     ]
     near: dict[str, set[str]] = defaultdict(set)
     for word, others in symmetric(near_synonyms or {}).items():
-        near[spelled(word)].update(map(spelled, others))
+        near[attribute(word)].update(map(attribute, others))
     left_out: dict[str, str] = {}
     digests = check_files({image.path for image in images}, left_out)
     usable = [image for image in images if image.path in digests]
@@ -86,92 +79,6 @@ def build_pairs(
         ("scenes: two images, one question", len(scenes)),
     ]
     return Built(pairs_of(scenes, vocabulary(distinct), near), done, source, left_out)
-
-
-def folders_in(place: Path) -> list[Path]:
-    """The folders of a place, by name, without those that systems and archives hide there."""
-    if not place.is_dir():
-        raise NoticeError(f"There is no folder {place}. Name the one that holds the images.")
-    return [path for path in _visible(place) if path.is_dir()]
-
-
-def files_in(place: Path) -> list[Path]:
-    """The files of a folder, by name, without those that systems and archives hide there."""
-    return [path for path in _visible(place) if not path.is_dir()]
-
-
-def _visible(place: Path) -> list[Path]:
-    return [path for path in sorted(place.iterdir()) if not path.name.startswith((".", "__"))]
-
-
-def short(path: Path) -> str:
-    """A file as the card names it: without the folders of this machine."""
-    return "/".join(path.parts[-3:])
-
-
-def an_example(left_out: Mapping[str, str]) -> str:
-    """A sentence on one of the files that were left out, to end a message with."""
-    return next((f" For example, {name} {why}." for name, why in left_out.items()), "")
-
-
-def check_files(paths: set[Path], left_out: dict[str, str]) -> dict[Path, str]:
-    """SHA-256 of each usable image; why the others are not usable goes to `left_out`."""
-
-    def look(path):
-        reason = check_image(path)
-        return reason, None if reason else sha256(path)
-
-    ordered = sorted(paths)
-    digests = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = zip(ordered, pool.map(look, ordered), strict=True)
-        for path, (reason, content) in progress.bar(
-            results, total=len(ordered), desc="checking", unit="image"
-        ):
-            if reason:
-                left_out[short(path)] = reason
-            else:
-                digests[path] = content
-    return digests
-
-
-def fold(label: str) -> str:
-    """What labels have in common that differ in case, spaces or Unicode form only."""
-    return _tidy(label).casefold()
-
-
-def _tidy(label: str) -> str:
-    """A label with single spaces, in Unicode's composed form."""
-    return unicodedata.normalize("NFC", " ".join(label.split()))
-
-
-def _spellings(images: list[LabelledImage]) -> dict[str, str]:
-    """{folded label: its spelling}: the most frequent one, if possible in lower case.
-
-    Raises:
-        NoticeError: a label is a list or a record.
-    """
-    labels = [label for image in images for label in (image.attribute, image.rest, image.slot)]
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for label in labels:
-        if re.fullmatch(r"\[.*\]|\{.*:.*\}", label, re.DOTALL):
-            raise NoticeError(
-                f"The label {label!r} is a list or a record, not a word. Give each image one word "
-                "in each column."
-            )
-        counts[fold(label)][_tidy(label)] += 1
-    chosen = {key: max(found, key=lambda label: (found[label], label)) for key, found in
-              counts.items()}  # fmt: skip
-    several = [
-        f"{', '.join(map(repr, sorted(found)))} as {chosen[key]!r}"
-        for key, found in counts.items()
-        if len(found) > 1
-    ]
-    if several:
-        warnings.warn(
-            f"Labels that differ in case only are read as one: {'; '.join(several)}.", stacklevel=3
-        )
-    return chosen
 
 
 def _distinct(images, digests, left_out) -> list[LabelledImage]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from ..corruption.sip import LabelledImage
 from ..errors import NoticeError
 from .build import Built, Source, Steps
-from .labelled import build_pairs, files_in, folders_in
+from .image_files import files_in, folders_in
+from .labelled import build_pairs
 
 SOURCE = Source(
     "MIT-States",

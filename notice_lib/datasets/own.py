@@ -16,7 +16,9 @@ from ..pairs.masks import check_masks
 from ..pairs.prompts import option_spans, replace_options
 from ..pairs.tables import Row, column_names, read_table
 from .build import Built, Source
-from .labelled import an_example, build_pairs, check_files, fold, short
+from .image_files import an_example, check_files, short
+from .labelled import build_pairs
+from .labels import fold
 
 QUESTION = "Is this {rest} {first} or {second}?"
 LABELS = ("image", "attribute")

@@ -23,7 +23,7 @@ from ..pairs.tables import read_table, truth
 from .build import Built, Source, Steps
 from .downloads import download_images
 from .grammar import SLOTS, Triplet, grammatical_question
-from .labelled import an_example, check_files
+from .image_files import an_example, check_files
 from .svo_images import Key, describe_names, find_images
 from .svo_words import NEAR_SYNONYMS
 
