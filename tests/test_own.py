@@ -122,7 +122,10 @@ def test_masks_of_a_turned_photograph_are_upright(photos, tmp_path):
         ([ROWS[0], ("9.png", "red", "", "")], r"line 3: .*9\.png is missing"),
         ([("../../x.png", "red", "", "")], "line 2: '../../x.png' leads to .*, outside"),
         ([("/etc/passwd", "red", "", "")], "line 2: '/etc/passwd' leads to /etc/passwd, outside"),
-        ([ROWS[0], ("0.png", "blue", "bottle", "colour")], "line 3: .*line 2 labels .* red bottle"),
+        (
+            [ROWS[0], ("0.png", "blue", "bottle", "colour")],
+            "line 3: .*line 2 labels .* 'red' and 'bottle'",
+        ),
         ([("0.png", "red", "a,b", "colour")], "line 2: it has 5 fields, but the table has 4"),
         ([("0.png", "red")], "line 2: it has 2 fields, but the table has 4"),
         ([ROWS[0], ROWS[2]], "No image has a partner among 2 usable ones of 2"),
@@ -135,9 +138,7 @@ def test_a_wrong_row_of_labels_is_named(photos, rows, message):
 
 
 def test_a_wrong_table_is_named(photos, tmp_path):
-    with pytest.raises(
-        NoticeError, match=r"lacks the columns attribute\. .* are image, what, read"
-    ):
+    with pytest.raises(NoticeError, match=r"lacks the columns attribute\. It has image, what, "):
         read_labels(labels_of(photos, columns=("image", "what")))
     empty = tmp_path / "empty.csv"
     empty.write_text("")
@@ -160,7 +161,7 @@ def test_a_wrong_table_is_named(photos, tmp_path):
     ("text", "told"),
     [
         ("file_name;label\n0.png;red\n1.png;blue\n;\n", "semicolons; .*'file_name' .*1 rows"),
-        ("\ufeffPath,Class\n0.png,red\n1.png,blue\n", "'Path' is read as image; .*'Class'"),
+        ("\ufeffPath,Class\n0.png,red\n1.png,blue\n", "'Path' is read as image; column 'Class'"),
         ("image, attribute\n0.png, red\n1.png, blue\n", None),
         (",image,attribute,,\n0,0.png,red ,,\n1,1.png,blue,,\n,,,,\n", "1 rows without text"),
         ("image,attribute\n0.PNG,red\n1,blue\n", "2 files are read by names that differ"),
@@ -182,6 +183,16 @@ def test_labels_in_another_case_are_the_same_label(photos):
         built = read_labels(labels_of(photos, *rows, columns=LABELS[:2]))
     assert built.pairs.slots == {"attribute": ("blue", "red")}
     assert dict(built.steps)["images: labels"] == 3
+
+
+@pytest.mark.parametrize("gap", ["", " ", "nan", "NaN", "<NA>", "#N/A"])
+def test_a_missing_label_is_not_a_word(photos, gap):
+    with pytest.raises(NoticeError, match="line 3: attribute is empty"):
+        read_labels(labels_of(photos, ("0.png", "red"), ("1.png", gap), columns=LABELS[:2]))
+    rows = [("0.png", "red", gap, gap), ("1.png", "blue", gap, gap)]
+    built = read_labels(labels_of(photos, *rows))
+    assert {pair.prompt for pair in built.pairs} == {"Is this red or blue?", "Is this blue or red?"}
+    assert built.pairs.slots == {"attribute": ("blue", "red")}
 
 
 def test_a_list_in_a_table_is_no_label(photos):
@@ -439,6 +450,22 @@ def test_an_image_that_no_file_keeps_is_named(tmp_path):
         read_dataset(Rows(rows), tmp_path)
 
 
+def test_paths_of_files_are_images(tmp_path, photos):
+    rows = {"image": [str(photos / f"{i}.png") for i in range(4)], "label": ["wet", "dry"] * 2}
+    built = read_dataset(datasets.Dataset.from_dict(rows), tmp_path / "images")
+    assert {pair.clean_image.parent for pair in built.pairs} == {photos}
+    with pytest.raises(NoticeError, match=r"names .*0\.png: a file outside of the data set"):
+        read_dataset(datasets.Dataset.from_dict(rows), tmp_path, roots=[tmp_path / "images"])
+
+
+def test_a_data_set_without_labels_says_what_was_read(tmp_path):
+    message = (
+        "among 0 .*What was read: rows: of the data set, 4; rows: with an image and a label, 0"
+    )
+    with pytest.raises(NoticeError, match=message):
+        read_dataset(labelled_by("label", [-1] * 4, CLASSES), tmp_path)
+
+
 def test_rows_without_label_and_without_image_are_left_out(tmp_path):
     rows, features = rows_of()
     rows["state"][0] = -1
@@ -548,7 +575,7 @@ def test_what_is_no_data_set_is_said(tmp_path):
         open_dataset(str(tmp_path / "nowhere"))
     with pytest.raises(NoticeError, match="lacks the columns picture; it has photo, state, noun"):
         read_dataset(of_hub(), tmp_path, **(NAMES | {"image": "picture"}))
-    with pytest.raises(NoticeError, match="Row 0, column 'noun', holds no image but str"):
+    with pytest.raises(NoticeError, match="Row 0, column 'noun', names the file 'shoe', which ca"):
         read_dataset(of_hub(), tmp_path, **(NAMES | {"image": "noun", "rest": None}))
 
 

@@ -406,7 +406,7 @@ def bad_table(path: Path, kind: str) -> Path:
 @pytest.mark.parametrize(
     "kind, said",
     [
-        ("nothing", r"lacks the columns pos_triplet, .*Its columns are none"),
+        ("nothing", r"lacks the columns pos_triplet, .*It is empty"),
         ("columns", "lacks the columns neg_triplet"),
         ("header", "has no rows"),
         ("encoding", "is not text in UTF-8"),

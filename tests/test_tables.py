@@ -34,7 +34,7 @@ def read(tmp_path, content: bytes, *required, optional=(), synonyms=None):
         (b"image|label\na.png|red\nb.png|sky, blue\n", "separated by bars."),
         (b"image\tlabel\na.png\tred\nb.png\tsky, blue\n", "separated by tabs."),
         (b'image, label\na.png, red\nb.png, "sky, blue"\n', ""),
-        (b'Image,LABEL \na.png,red\nb.png,"sky, blue"\n', "'Image' is read as image; .*'LABEL'"),
+        (b'Image,LABEL \na.png,red\nb.png,"sky, blue"\n', "in any case, such as 'Image'."),
         (b',label,image\n0,red,a.png\n1,"sky, blue",b.png\n', ""),
         (b'image,label,,\na.png,red,,\n,,,\nb.png,"sky, blue",,\n,,,\n\n', "2 rows without text"),
         (b'image,label\na.png,red,,\nb.png,"sky, blue",\n', ""),
@@ -65,6 +65,8 @@ def test_other_names_are_read_where_one_is_meant(tmp_path):
     assert "column 'File Name' is read as image; column 'class' is read as label" in said
     rows, _ = read(tmp_path, b"path,image,label,class\n/x/a.png,a.png,red,0\n", synonyms=names)
     assert rows == ROWS[:1]
+    with pytest.raises(NoticeError, match=r"lacks the columns label\..* label may also be class\."):
+        read(tmp_path, b"path\na\n", synonyms=names)
     with pytest.raises(NoticeError, match=r"two columns for image: path, file_name\. Keep one"):
         read(tmp_path, b"path,file_name,label\n,,\n", synonyms=names)
 
@@ -72,14 +74,15 @@ def test_other_names_are_read_where_one_is_meant(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"lacks the columns image, label\. Its columns are none"),
-        (b"image;tag\n", r"lacks the columns label\. Its columns are image, tag, .* semicolons"),
+        (b"", r"lacks the columns image, label\. It is empty\. Correct"),
+        (b"image;tag\n", r"lacks the columns label\. It has image, tag, separated by semicolons"),
         (b"image,label,Label\n", "has two columns for label: label, Label"),
         (b"image,label\na.png,red,big\n", r"line 2: it has 3 fields, but .* 2 columns\..* a ','"),
         (b"image;label\na.png;red\nb.png\n", r"line 3: it has 1 fields, but .* a ';'"),
-        (b"\n,,\n", r"lacks the columns image, label\. Its columns are none"),
+        (b"\n,,\n", r"lacks the columns image, label\. It is empty\. Correct"),
         (b"image,label\n\xff,b\n", "is not text in UTF-8"),
         (b'image,label\n"a,b\n', "cannot be read as CSV .* quotation mark"),
+        (b'{"image": "a.png"}\n', "is JSON, not a table"),
         (b"PK\x03\x04" + bytes(99), r"is a spreadsheet's own file\. Save it there as CSV"),
     ],
 )

@@ -48,9 +48,9 @@ def open_dataset(name: str, split: str = "train") -> "Dataset":
     except NoticeError:
         raise
     except Exception as error:  # of many kinds: of the hub, of files, of Arrow
-        said = str(error).strip().split("\n")[0]
+        said = str(error).strip().split("\n")[0].removesuffix(".")
         raise NoticeError(
-            f"The data set {name!r}, split {split!r}, cannot be opened: {said} Name a folder, a "
+            f"The data set {name!r}, split {split!r}, cannot be opened: {said}. Name a folder, a "
             "Parquet file or a hub id (which needs a network), and a split that it has."
         ) from None
 
@@ -98,7 +98,7 @@ def read_dataset(
     Args:
         dataset: of the library `datasets`, streamed or not.
         folder: for the images.
-        image: column of images: `datasets.Image`, encoded bytes, or PIL images.
+        image: column of images: `datasets.Image`, encoded bytes, PIL images, or paths of files.
         attribute: column of what the image shows; a `ClassLabel` by its name. Rows without one
             (empty, NaN, or the label -1) or without an image are left out and counted.
         rest: column of what both images of a pair share, e.g. the noun; None: nothing.
@@ -188,9 +188,11 @@ def _file(value, folder: Path, where: str, roots=None) -> Path:
 
     Whether it is a usable image is found out with all the others.
     """
+    if isinstance(value, str):
+        value = {"path": value}
     if isinstance(value, dict):  # as datasets.Image(decode=False) gives it
         path = value.get("path")
-        if value.get("bytes") is None and path and Path(path).is_file():
+        if value.get("bytes") is None and path:
             return _within(Path(path), roots, where)
         value = value.get("bytes")
     if isinstance(value, Image.Image):
@@ -224,9 +226,15 @@ def _within(path: Path, roots: Iterable[Path] | None, where: str) -> Path:
     """A file without links, if it lies in one of the roots.
 
     Raises:
-        NoticeError: it lies elsewhere; the message says where.
+        NoticeError: it is missing, or lies elsewhere; the message says where.
     """
-    file = path.resolve()
+    try:
+        file = path.resolve(strict=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise NoticeError(
+            f"{where} names the file {str(path)!r}, which cannot be found ({error}). Restore "
+            "it, or name another column of images."
+        ) from None
     if roots is None or any(file.is_relative_to(root) for root in roots):
         return file
     leads = f", a link to {file}" if file != path.absolute() else ""

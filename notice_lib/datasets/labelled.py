@@ -44,6 +44,7 @@ def build_pairs(
 
     Source: paper, section 3; published code, preprocessing/1_mit and 1_face.
     """
+    steps = list(steps)
     images = sorted(images, key=lambda image: (str(image.path), image.slot))
     attribute, rest, slot = (
         one_spelling(getattr(image, name) for image in images)
@@ -63,10 +64,13 @@ def build_pairs(
     rng = np.random.default_rng(seed)
     scenes = draw_scenes(distinct, digests, question, task, near, rng, masks)
     if not scenes:
+        before = "; ".join(f"{what}, {number}" for what, number in steps)
         raise NoticeError(
             f"No image has a partner among {len(distinct)} usable ones of {len(images)}: two must "
             "share the slot and what the question names, and differ in attribute, and their "
-            f"attributes must not be near-synonyms.{an_example(left_out)}"
+            "attributes must not be near-synonyms."
+            + (f" What was read: {before}." if before else "")
+            + an_example(left_out)
         )
     paired = {path for scene in scenes for path in scene.images}
     alone = [image for image in distinct if image.path not in paired]

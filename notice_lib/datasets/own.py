@@ -32,6 +32,7 @@ SYNONYMS = {
 PAIRS = ("clean_image", "corrupt_image", "prompt", "correct", "incorrect")
 """Columns of a table of pairs; it may also have those of `MORE`."""
 MORE = ("slot", "scene", "clean_masks", "corrupt_masks")
+_MISSING = ("nan", "NaN", "<NA>", "#N/A")  # What pandas and spreadsheets write for an empty field.
 SLOT = "attribute"
 """The slot of answers for which none is given."""
 
@@ -105,14 +106,15 @@ def read_labels(
         label = LabelledImage(
             path=_file(where, row, "image", folder),
             attribute=_text(where, row, "attribute"),
-            rest=row["rest"].strip(),
-            slot=row["slot"].strip() or SLOT,
+            rest=_optional(row, "rest"),
+            slot=_optional(row, "slot") or SLOT,
         )
         before, known = labels.setdefault((label.path, fold(label.slot)), (where, label))
         if fold(known.attribute) != fold(label.attribute) or fold(known.rest) != fold(label.rest):
             raise NoticeError(
-                f"{where}: {before} labels the same image {known.attribute} {known.rest}. Give "
-                "an image one label of each slot."
+                f"{where}: {before} labels the same image {known.attribute!r}"
+                + (f" and {known.rest!r}" if known.rest else "")
+                + ". Give an image one label of each slot."
             )
     labelled = [label for _, label in labels.values()]
     steps = [("rows: of the table", rows), ("images: labels", len(labelled))]
@@ -198,10 +200,15 @@ def _file(where: str, row: Row, column: str, folder: Folder) -> Path:
 
 
 def _text(where: str, row: Row, column: str) -> str:
-    text = row[column].strip()
+    text = _optional(row, column)
     if not text:
         raise NoticeError(f"{where}: {column} is empty. Fill it in or drop the row.")
     return text
+
+
+def _optional(row: Row, column: str) -> str:
+    text = row[column].strip()
+    return "" if text in _MISSING else text
 
 
 def _masks_of(labels: Iterable[LabelledImage], folder: Path, masks: Path) -> dict[Path, Path]:
@@ -229,7 +236,7 @@ def _scene(where: str, row: Row, folder: Folder, task: str) -> Scene:
         raise NoticeError(f"{where}: {error}") from None
     other = replace_options(prompt, spans, incorrect, correct)
     clean, corrupt = (
-        _file(where, row, name, folder) if row[name].strip() else None
+        _file(where, row, name, folder) if _optional(row, name) else None
         for name in ("clean_masks", "corrupt_masks")
     )
     images = tuple(_file(where, row, name, folder) for name in PAIRS[:2])
@@ -237,9 +244,9 @@ def _scene(where: str, row: Row, folder: Folder, task: str) -> Scene:
         if mask:
             check_masks(mask, image)
     return Scene(
-        scene_id=row["scene"].strip(),
+        scene_id=_optional(row, "scene"),
         task=task,
-        slot=row["slot"].strip() or SLOT,
+        slot=_optional(row, "slot") or SLOT,
         images=(images[0], images[1]),
         answers=(correct, incorrect),
         prompts=(other, prompt) if spans.incorrect < spans.correct else (prompt, other),

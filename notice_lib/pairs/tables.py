@@ -48,11 +48,7 @@ def read_table(
         delimiter, names, spaced, above = _header(file)
         places = _places(path, names, (*required, *optional), synonyms or {})
         if missing := [name for name in required if name not in places]:
-            raise NoticeError(
-                f"{path} lacks the columns {', '.join(missing)}. Its columns are "
-                f"{', '.join(filter(None, names)) or 'none'}, read with "
-                f"{_DELIMITERS[delimiter]} between them. Correct the names in its first line."
-            )
+            raise _lacking(path, missing, synonyms or {}, names, delimiter)
         notes = _unexpected(delimiter, names, places)
         reader = csv.reader(file, delimiter=delimiter, skipinitialspace=spaced, strict=True)
         blank = 0
@@ -64,8 +60,8 @@ def read_table(
             if len(cells) < len(names) or any(map(str.strip, cells[len(names) :])):
                 raise NoticeError(
                     f"{where}: it has {len(cells)} fields, but the table has {len(names)} columns. "
-                    f"Add what is missing, and put a field that holds a {delimiter!r} in quotation "
-                    "marks."
+                    f"Add what is missing. A field with a {delimiter!r} in it needs quotation marks, "
+                    "with no space before them."
                 )
             yield (
                 where,
@@ -102,6 +98,8 @@ def _opened(path: Path) -> Iterator[TextIO]:
             start = raw.read(4)
         if start == b"PK\x03\x04":
             raise NoticeError(f"{path} is a spreadsheet's own file. Save it there as CSV (UTF-8).")
+        if start[:1] in (b"{", b"["):
+            raise NoticeError(f"{path} is JSON, not a table. Save it as CSV (UTF-8).")
         marked = start[:2] in (b"\xff\xfe", b"\xfe\xff")
         # utf-8-sig: spreadsheets begin a file with a byte order mark, which is not part of a name.
         with open(path, newline="", encoding="utf-16" if marked else "utf-8-sig") as file:
@@ -153,13 +151,28 @@ def _places(
     return places
 
 
+def _lacking(
+    path: Path, missing: list[str], synonyms: Synonyms, names: list[str], delimiter: str
+) -> NoticeError:
+    others = [f"{name} may also be {', '.join(synonyms[name])}" for name in missing
+              if name in synonyms]  # fmt: skip
+    there = f"It has {', '.join(filter(None, names))}, separated by {_DELIMITERS[delimiter]}."
+    return NoticeError(
+        f"{path} lacks the columns {', '.join(missing)}. {there if names else 'It is empty.'} "
+        f"Correct the names in its first line{''.join(f'; {other}' for other in others)}."
+    )
+
+
 def _unexpected(delimiter: str, names: list[str], places: dict[str, int]) -> list[str]:
     """What a header has that is read, but not as documented."""
     notes = []
     if delimiter != ",":
         notes.append(f"fields are separated by {_DELIMITERS[delimiter]}")
-    renamed = {column: names[i] for column, i in places.items() if names[i] != column}
-    notes += [f"column {name!r} is read as {column}" for column, name in renamed.items()]
+    renamed = {names[i]: column for column, i in places.items() if names[i] != column}
+    other = {name: column for name, column in renamed.items() if _plain(name) != _plain(column)}
+    notes += [f"column {name!r} is read as {column}" for name, column in other.items()]
+    for name in [name for name in renamed if name not in other][:1]:
+        notes.append(f"names of columns are read in any case, such as {name!r}")
     return notes
 
 
