@@ -60,7 +60,7 @@ def read_table(
             if len(cells) < len(names) or any(map(str.strip, cells[len(names) :])):
                 raise NoticeError(
                     f"{where}: it has {len(cells)} fields, but the table has {len(names)} columns. "
-                    f"Add what is missing. A field with a {delimiter!r} in it needs quotation marks, "
+                    f"Add what is missing. A field with {delimiter!r} in it needs quotation marks, "
                     "with no space before them."
                 )
             yield (
