@@ -63,11 +63,8 @@ def read_table(
                     f"Add what is missing. A field with {delimiter!r} in it needs quotation marks, "
                     "with no space before them."
                 )
-            yield (
-                where,
-                dict.fromkeys(optional, "")
-                | {name: cells[place] for name, place in places.items()},
-            )
+            row = {name: cells[place] for name, place in places.items()}
+            yield where, dict.fromkeys(optional, "") | row
     if blank:
         notes.append(f"{blank} rows without text are left out")
     if notes:
