@@ -92,8 +92,9 @@ def read_dataset(
 ) -> Built:
     """Pairs from a data set with an image and a label in each row.
 
-    Pairs name files, so images that are none yet are written into a folder under the hash of their
-    bytes: encoded ones as they are, decoded ones as PNG. One row at a time is in memory.
+    Pairs name files, so images that are not files yet are written into a folder under the hash of
+    their bytes: encoded ones as they are, decoded ones as PNG or TIFF. One row at a time is in
+    memory.
 
     Args:
         dataset: of the library `datasets`, streamed or not.
@@ -117,6 +118,7 @@ def read_dataset(
     asked = template(question)
     wanted = [column for column in (image, attribute, rest, slot) if column]
     dataset, names = _prepared(dataset, wanted, image)
+    trusted = None if roots is None else tuple(Path(root).resolve() for root in roots)
     labelled: dict[LabelledImage, None] = {}  # in order, and each once
     rows = usable = 0
     for number, row in enumerate(dataset):
@@ -128,9 +130,8 @@ def read_dataset(
         if not label or row[image] is None:
             continue
         usable += 1
-        path = _file(row[image], Path(folder), f"Row {number}, column {image!r},", roots)
-        labels = LabelledImage(path, label, thing, group or SLOT)
-        labelled.setdefault(labels)
+        path = _file(row[image], Path(folder), f"Row {number}, column {image!r},", trusted)
+        labelled[LabelledImage(path, label, thing, group or SLOT)] = None
     steps = [("rows: of the data set", rows), ("rows: with an image and a label", usable)]
     return build_pairs(labelled, asked, task, source or own_source(), near_synonyms, seed, steps)
 
@@ -183,7 +184,7 @@ def _text(names: Mapping[str, list[str]], column: str, value, where: str) -> str
     return str(value).strip()
 
 
-def _file(value, folder: Path, where: str, roots=None) -> Path:
+def _file(value, folder: Path, where: str, roots: tuple[Path, ...] | None) -> Path:
     """A file with the image: its own, or one under the hash of its bytes.
 
     Whether it is a usable image is found out with all the others.
@@ -222,7 +223,7 @@ def _encoded(image: Image.Image, where: str) -> bytes:
     )
 
 
-def _within(path: Path, roots: Iterable[Path] | None, where: str) -> Path:
+def _within(path: Path, roots: tuple[Path, ...] | None, where: str) -> Path:
     """A file without links, if it lies in one of the roots.
 
     Raises:
