@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args
 
 from .errors import NoticeError
 
+RunName = Literal["clean", "corrupt"]
+"""Which of a pair's two runs."""
+
 SemanticCorruption = Literal["image", "text"]
 """A corruption within the distribution: another image (SIP), or other options in the prompt
 (STR)."""

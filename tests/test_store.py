@@ -225,3 +225,29 @@ def test_other_masks_are_another_sweep_where_sites_depend_on_them(tmp_path):
     last = [Site("layer_output", 1, None, "last")]
     sweep(model, pairs, last, out=tmp_path / "last")
     sweep(model, exchanged, last, out=tmp_path / "last")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "plan.json").write_text("{"), r"plan\.json is no plan of a"),
+        (lambda folder: (folder / "plan.json").write_text("{}"), r"plan\.json is no.*settings"),
+        (lambda folder: (folder / "plan.json").write_text("[]"), r"plan\.json is no plan"),
+        (lambda folder: (folder / "patched-00000.parquet").write_bytes(b"PAR1"),
+         r"patched-00000\.parquet cannot be read.*Delete runs-00000\.parquet"),
+        (lambda folder: (folder / "skipped-00000.parquet").unlink(),
+         r"skipped-00000\.parquet cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_one_error_with_the_file(tmp_path, damage, told):
+    write_sweep(a_sweep(), tmp_path)
+    damage(tmp_path)
+    with pytest.raises(NoticeError, match=told):
+        read_sweep(tmp_path)
+
+
+def test_a_file_is_no_folder_of_a_sweep(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(NoticeError, match="is a file"):
+        write_sweep(a_sweep(), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"

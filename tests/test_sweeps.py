@@ -18,11 +18,12 @@ from notice_lib import (
     load_model,
     load_pairs,
     match_strength,
+    site_grid,
     sweep,
 )
 from notice_lib.models.hooks import watch
 from notice_lib.pairs.masks import write_masks
-from notice_lib.patching import engine, reference
+from notice_lib.patching import engine, make_jobs, reference
 from notice_lib.patching.runs import answer_of, regions, run_inputs, unrelated
 
 TEXT = Site("layer_output", 2, None, "all")
@@ -235,6 +236,25 @@ def test_zero_ablation_of_the_whole_last_layer_forgets_the_pair(model, pairs):
 def test_unknown_settings_are_refused(model, pairs, settings, named):
     with pytest.raises(NoticeError, match=named):
         sweep(model, pairs, [TEXT], **settings)
+
+
+def test_what_are_no_pairs_or_sites_is_refused(model, pairs):
+    none = pairs.filter(lambda pair: False)
+    for wrong, told in (
+        ((list(pairs), [TEXT]), "PairSet"),
+        ((pairs[0], [TEXT]), "PairSet"),
+        ((none, [TEXT]), "has no pair"),
+        ((pairs, []), "no site to patch"),
+        ((pairs, TEXT), "Give a list"),
+        ((pairs, ["mlp"]), "'mlp' is no site"),
+    ):
+        for run in (sweep, make_jobs, ablate):
+            with pytest.raises(NoticeError, match=told):
+                run(model, *wrong)
+    with pytest.raises(NoticeError, match="has no pair"):  # not the mean over the pairs themselves
+        ablate(model, pairs, [TEXT], reference=none)
+    with pytest.raises(NoticeError, match="are lists"):
+        site_grid(model, "mlp")
 
 
 def test_impossible_noise_is_refused():

@@ -4,19 +4,20 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import torch
 
 from .. import progress
-from ..choices import Criterion, check_choice
+from ..choices import Criterion, RunName, check_choice
 from ..pairs import PairSet, SemanticPair
 from .base import VLM, AnswerTokens
 from .wording import is_option
 
 SCORES = ("logit_correct", "logit_incorrect", "prob_correct", "prob_incorrect")
 """What is kept of a run's logits."""
-RUNS = ("clean", "corrupt")
+RUNS: tuple[RunName, ...] = get_args(RunName)
 COLUMN: dict[Criterion, str] = {"generated": "is_correct", "preferred": "is_preferred"}
 """The column of `answers` by which each criterion is judged."""
 FEW = 0.25
@@ -44,7 +45,7 @@ class Reply:
     starts: dict[str, tuple[int, ...]]
 
 
-def answers(model: VLM, pairs: Iterable[SemanticPair], run: str = "clean") -> pd.DataFrame:
+def answers(model: VLM, pairs: Iterable[SemanticPair], run: RunName = "clean") -> pd.DataFrame:
     """Ask the model every pair's question about its clean (or corrupt) image.
 
     Returns:
@@ -58,7 +59,11 @@ def answers(model: VLM, pairs: Iterable[SemanticPair], run: str = "clean") -> pd
           is scored. A correct answer that does not ("the green", "Green") is scored at a token that
           the model does not write there;
         - the answers' scores (`SCORES`).
+
+    Raises:
+        NoticeError: `run` is neither "clean" nor "corrupt".
     """
+    check_choice("run", run, RunName)
     return _answers(model, pairs, run, {})
 
 

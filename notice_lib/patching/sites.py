@@ -138,6 +138,8 @@ def site_grid(
     Raises:
         NoticeError: as `check_sites`; with `per_head`, a component has no heads.
     """
+    if isinstance(components, str) or isinstance(layers, int):
+        raise NoticeError("Components and layers are lists, also of one: ['mlp'], [3].")
     components = model.components if components is None else tuple(components)
     layers = None if layers is None else tuple(layers)
     sites = []
@@ -167,6 +169,8 @@ def check_sites(model: VLM, sites: Iterable[Site | Circuit]) -> None:
     """
     sites, names = list(sites), set()
     for site in sites:
+        if not isinstance(site, (Site, Circuit)):
+            raise NoticeError(f"{site!r} is no site. Give a list of Site or Circuit.")
         if isinstance(site, Circuit):
             if site.name in names:
                 raise NoticeError(

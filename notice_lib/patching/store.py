@@ -28,7 +28,7 @@ class Store:
             number of processes.
 
     Raises:
-        NoticeError: the folder holds a sweep with other settings.
+        NoticeError: the folder holds a sweep with other settings, or is a file.
     """
 
     def __init__(self, folder: str | Path, settings: dict, shards: int):
@@ -36,6 +36,8 @@ class Store:
         self.settings = settings
         self.shards = shards
         plan = {"settings": settings, "shards": shards}
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NoticeError(f"{folder} is a file; a sweep is written to a folder. Name another.")
         if (self.folder / "plan.json").exists():
             _refuse_other(self.folder, _read_plan(self.folder), plan)
         else:
@@ -67,7 +69,7 @@ class Store:
         """All shards, in order.
 
         Raises:
-            NoticeError: some are missing.
+            NoticeError: some are missing or damaged.
         """
         missing = [shard for shard in range(self.shards) if not self.has(shard)]
         if missing:
@@ -76,12 +78,20 @@ class Store:
                 "are missing. Run the same sweep again; it goes on where it stopped."
             )
         tables = {
-            name: join(
-                (pd.read_parquet(self._path(name, shard)) for shard in range(self.shards)), dtypes
-            )
+            name: join((self._table(name, shard) for shard in range(self.shards)), dtypes)
             for name, dtypes in TABLES.items()
         }
         return Sweep(**tables, settings=self.settings)
+
+    def _table(self, name: str, shard: int) -> pd.DataFrame:
+        path = self._path(name, shard)
+        try:
+            return pd.read_parquet(path, columns=list(TABLES[name]))
+        except (OSError, ValueError) as error:  # Missing, cut off, or another table.
+            raise NoticeError(
+                f"{path} cannot be read ({error}). Delete {self._path('runs', shard).name} in the "
+                "same folder and run the sweep again: it computes this shard anew."
+            ) from None
 
     def _path(self, table: str, shard: int) -> Path:
         return self.folder / f"{table}-{shard:05d}.parquet"
@@ -111,10 +121,17 @@ def _read_plan(folder: Path) -> dict:
             f"{folder} holds no finished sweep: it has no plan.json. Name a folder that a sweep "
             "wrote (`out=`, or `notice sweep --out`)."
         )
-    plan = json.loads((folder / "plan.json").read_text())
-    if plan["settings"]["schema"] != SCHEMA:
+    try:
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        schema, _ = plan["settings"]["schema"], plan["shards"]
+    except (ValueError, KeyError, TypeError) as error:
         raise NoticeError(
-            f"{folder} was written with table schema {plan['settings']['schema']}, but this "
+            f"{folder / 'plan.json'} is no plan of a sweep ({type(error).__name__}: {error}). If "
+            "a sweep wrote the folder, the file is damaged: run the sweep into another folder."
+        ) from None
+    if schema != SCHEMA:
+        raise NoticeError(
+            f"{folder} was written with table schema {schema}, but this "
             f"version of the library reads schema {SCHEMA}. Run the sweep again into another "
             "folder, or install the version that wrote it."
         )

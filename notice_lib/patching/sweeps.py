@@ -88,7 +88,7 @@ def sweep(
 
     Source: paper, sections 3 and 4; published code, BLIP/patching_utils.py.
     """
-    sites = list(sites)
+    sites = _listed(sites)
     prepare = _preparing(model, pairs, sites, corruption, direction, donor, seed)
     settings = _settings(model, pairs, sites, engine) | {
         "corruption": name_of(corruption),
@@ -117,7 +117,8 @@ def make_jobs(
     Raises:
         NoticeError: as `sweep`, for the first pair that cannot be run.
     """
-    sites = list(sites)
+    sites = _listed(sites)
+    _check_pairs(pairs)
     check_sites(model, sites)
     prepare = _preparing(model, pairs, sites, corruption, direction, donor, seed)
     return [job for pair in pairs for job, _ in prepare(pair)]
@@ -184,7 +185,8 @@ def ablate(
         NoticeError: as `sweep`.
     """
     check_choice("to", to, Ablation)
-    sites, reference = list(sites), reference or pairs
+    sites, reference = _listed(sites), pairs if reference is None else reference
+    _check_pairs(reference)
     settings = _settings(model, pairs, sites, engine) | {
         "corruption": f"{to} ablation",
         "direction": "noise",
@@ -203,10 +205,29 @@ def ablate(
     return _sweep(model, pairs, prepare, settings, out, strict, engine)
 
 
+def _listed(sites: Iterable[Site | Circuit]) -> list[Site | Circuit]:
+    """The sites as a list; refuses none and a single one."""
+    if isinstance(sites, (Site, Circuit)):
+        raise NoticeError(f"{sites} is one site. Give a list: [site].")
+    listed = list(sites)
+    if not listed:
+        raise NoticeError("There is no site to patch. Give at least one Site or Circuit.")
+    return listed
+
+
+def _check_pairs(pairs: PairSet) -> None:
+    if not isinstance(pairs, PairSet):
+        raise NoticeError(
+            f"Pairs come as a PairSet (`load_pairs`, `PairSet.load`), not as a "
+            f"{type(pairs).__name__}: it has the words that replace others."
+        )
+    if not len(pairs):
+        raise NoticeError("The set has no pair. Choose pairs less strictly, or load more.")
+
+
 def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], engine: Engine) -> dict:
     """The settings by which every sweep's folder is recognised."""
-    if not sites:
-        raise NoticeError("There is no site to patch. Give at least one Site or Circuit.")
+    _check_pairs(pairs)
     check_sites(model, sites)
     by_masks = any(site.region for site in flatten_sites(sites))
     return {
