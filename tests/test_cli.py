@@ -3,8 +3,10 @@
 import csv
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import datasets
@@ -267,6 +269,38 @@ def test_heads_are_selected_from_folders(tmp_path):
     assert "On the null sweeps:" in text
     assert "a sweep given twice" in notice("heads", folders[0], folders[0], fails=True)
     assert "holds no finished sweep" in notice("heads", tmp_path, fails=True)
+
+
+def test_an_interrupted_sweep_resumes(tmp_path):
+    words = ["sweep", "blip-mini", "svo", tmp_path / "out", "--n", 96, "--device", "cpu"]
+    words += ["--component", "mlp", "--layer", 3, "--position", "correct"]
+    command = [sys.executable, "-m", "notice_lib", *map(str, words)]
+
+    def interruptible():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipe = {"stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, preexec_fn=interruptible, **pipe)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("out/runs-*.parquet")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+    with pytest.raises(NoticeError, match="holds no finished sweep"):
+        read_sweep(tmp_path / "out")
+    assert "96 pairs, 96 patched runs" in notice(*words)
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    """/dev/full has no space for what is written to it."""
+    model = load_model("blip-mini")
+    sites = site_grid(model, ["cross_attention"], [3], True, "correct")
+    sweep(model, load_pairs("svo", n=4, seed=0), sites, out=tmp_path / "svo")
+    error = notice("heads", tmp_path / "svo", "--out", "/dev/full", fails=True)
+    assert error.endswith("No space left on device. Free some space and run the command again.\n")
+    assert "Traceback" not in error
 
 
 def test_bad_input_is_one_line(tmp_path):

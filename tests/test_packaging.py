@@ -190,24 +190,28 @@ def wheel(tmp_path_factory):
     return built(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    """A release: its wheel, the folder of its files, and the port at which it expects these."""
-    root = tmp_path_factory.mktemp("release")
+def copied(root, version, repository="http://127.0.0.1/book"):
+    """A copy of what a wheel is built from, with another version and repository."""
     for name in ("notice_lib", "data"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("README.md", "LICENSE", "pyproject.toml", "tools/wheel_contents.py"):
+    for name in ("README.md", "LICENSE", "_config.yml", "tools/wheel_contents.py"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, root / name)
+    text = (ROOT / "pyproject.toml").read_text()
+    for key, value in {"version": version, "Repository": repository}.items():
+        text = re.sub(rf'^{key} = ".*"', f'{key} = "{value}"', text, flags=re.M)
+    (root / "pyproject.toml").write_text(text)
+    return root
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """A release: its project, its wheel, its files, and the port at which it expects these."""
+    root = tmp_path_factory.mktemp("release")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    text = (root / "pyproject.toml").read_text()
-    text = re.sub(r'^version = ".*"', 'version = "1.2.3"', text, flags=re.M)
-    text = re.sub(
-        r'^Repository = ".*"', f'Repository = "http://127.0.0.1:{port}/book"', text, flags=re.M
-    )
-    (root / "pyproject.toml").write_text(text)
+    copied(root, "1.2.3", f"http://127.0.0.1:{port}/book")
     copy(CHECKPOINTS, root / "served" / "book" / "releases" / "download" / "v1.2.3")
     return SimpleNamespace(
         root=root, wheel=built(root, root / "wheel"), files=root / "served", port=port
@@ -231,7 +235,8 @@ def checkpoints_in(wheel):
     return {match[1] for match in found if match}
 
 
-def test_a_wheel_holds_all_checkpoints_and_that_of_a_release_two(wheel, release):
+def test_a_wheel_holds_all_checkpoints_and_that_of_a_release_two(release, tmp_path):
+    wheel = built(copied(tmp_path, "1.2.4.dev0"), tmp_path / "wheel")
     assert checkpoints_in(wheel) == {*IN_THE_WHEEL, *read_manifest(CHECKPOINTS)}
     assert checkpoints_in(release.wheel) == set(IN_THE_WHEEL)
     assert release.wheel.stat().st_size < 25e6 < wheel.stat().st_size
@@ -293,7 +298,6 @@ def patch_one_pair(python, folder):
 
 
 def test_the_colab_cell_of_a_release_installs_that_version(release, tmp_path):
-    shutil.copy(ROOT / "_config.yml", release.root)
     cell = sync_notebooks.setup_cell(sync_notebooks.requirement(release.root))
     (line,) = [line for line in cell.splitlines() if line.startswith("!")]
     python = runtime(tmp_path / "runtime")

@@ -1,5 +1,6 @@
 """The commands `notice ...`: runs that are too long for a notebook, and a quick look around."""
 
+import errno
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -379,9 +380,15 @@ def _print_strongest(table: pd.DataFrame, rows: int = 10) -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input gives one line on stderr and exit status 1."""
+    """Run the command line; bad input or a full disk gives one line on stderr and exit status 1."""
     try:
         app()
     except NoticeError as error:
         print(f"notice: {error}", file=sys.stderr)
-        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"notice: {error}. Free some space and run the command again.", file=sys.stderr)
+    else:
+        return
+    sys.exit(1)
