@@ -258,7 +258,7 @@ def test_what_are_no_pairs_or_sites_is_refused(model, pairs):
 
 
 def test_impossible_noise_is_refused():
-    with pytest.raises(NoticeError, match="at 'patch_embeddings' or 'tower_output'"):
+    with pytest.raises(NoticeError, match="at is 'patch_embeddings' or 'tower_output'"):
         GaussianNoise("pixels")
     with pytest.raises(NoticeError, match="at least 0 and 1 draw"):
         GaussianNoise(draws=0)

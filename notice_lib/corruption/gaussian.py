@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 
+from ..choices import NoisePlace, check_choice
 from ..errors import NoticeError
-from ..models.base import NOISE_PLACES, VLM, ImageNoise, Inputs
+from ..models.base import VLM, ImageNoise, Inputs
 from ..models.hooks import watch
 from ..pairs import PairSet
 
@@ -31,15 +32,12 @@ class GaussianNoise:
     subject's tokens.
     """
 
-    at: str = "patch_embeddings"
+    at: NoisePlace = "patch_embeddings"
     strength: float = 3.0
     draws: int = 10
 
     def __post_init__(self):
-        if self.at not in NOISE_PLACES:
-            raise NoticeError(
-                f"Noise is added at {' or '.join(map(repr, NOISE_PLACES))}, not {self.at!r}."
-            )
+        check_choice("at", self.at, NoisePlace)
         if not self.strength >= 0 or self.draws < 1:
             raise NoticeError(
                 f"Noise needs a strength of at least 0 and 1 draw, not {self.strength} and "
@@ -70,7 +68,7 @@ def noisy_runs(
 def match_strength(
     model: VLM,
     pairs: PairSet,
-    at: str,
+    at: NoisePlace,
     gap: float,
     draws: int = 2,
     seed: int = 0,
@@ -119,7 +117,7 @@ def _gap(model: VLM, run: Inputs, tokens) -> float:
 
 
 @torch.no_grad()
-def _embedding(model: VLM, clean: Inputs, at: str) -> torch.Tensor:
+def _embedding(model: VLM, clean: Inputs, at: NoisePlace) -> torch.Tensor:
     """(1, tokens, width) activation at a place, without noise."""
     with watch({at: model.noise_point(at)}) as seen:
         model.logits(replace(clean, noise=None))

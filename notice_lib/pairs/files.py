@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import NoticeError
 from ..files import sha256, write_atomically
 from .folders import Folder
-from .tables import read_table, truth
+from .tables import column_names, read_table, truth
 
 PATHS = ("clean_image", "corrupt_image", "clean_masks", "corrupt_masks")
 """Columns that name files."""
@@ -62,6 +62,12 @@ def read_rows(folder: Path, columns: list[str]) -> Iterator[tuple[str, Row]]:
         raise NoticeError(
             f"{folder} is not a pair set: it has no pairs.csv. Name a folder that PairSet.save or "
             "`notice pairs` wrote."
+        )
+    there = column_names(manifest)
+    if lacking := [name for name in columns if name not in there]:
+        raise NoticeError(
+            f"{manifest} lacks the columns {', '.join(lacking)}: it is not the table of a pair set. "
+            "`notice pairs table` builds a set from a table of your own."
         )
     files = Folder(folder)
     locate = cache(lambda name: files.file(name) if name else None)

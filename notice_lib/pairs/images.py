@@ -195,7 +195,7 @@ def _too_many_pixels() -> UnusableImageError:
 
 
 def _damaged(error: Exception) -> UnusableImageError:
-    said = str(error) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
     return UnusableImageError(f"does not decode as an image ({said})")
 
 
