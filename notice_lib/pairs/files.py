@@ -66,7 +66,7 @@ def read_rows(folder: Path, columns: list[str]) -> Iterator[tuple[str, Row]]:
     there = column_names(manifest)
     if lacking := [name for name in columns if name not in there]:
         raise NoticeError(
-            f"{manifest} lacks the columns {', '.join(lacking)}: it is not the table of a pair set. "
+            f"{manifest} lacks the columns {', '.join(lacking)}: it is no table of a pair set. "
             "`notice pairs table` builds a set from a table of your own."
         )
     files = Folder(folder)
