@@ -308,6 +308,28 @@ def test_regions_need_one_square_of_tokens():
     assert len(found.patched) == 1
 
 
+def test_a_mean_over_images_is_over_images_of_one_grid(tmp_path):
+    """As many tokens in another order are other places: 6 x 8 are not 8 x 6."""
+    model, pairs = build("qwen2_vl", torch.float32), load_pairs("svo", n=2)
+    resized = []
+    for pair, size in zip(pairs, ((64, 48), (48, 64)), strict=True):
+        path = tmp_path / f"{pair.pair_id}.png"
+        pair.image("clean").resize(size).save(path)
+        resized.append(replace(pair, clean_image=path, corrupt_image=path))
+    two = replace(pairs, pairs=tuple(resized))
+    grids = [model.inputs(pair.image("clean"), pair.prompt) for pair in two]
+    assert sum(grids[0].image_tokens) == sum(grids[1].image_tokens)
+    table = ablate(model, two, [Site("mlp", 0, None, "image")]).table()
+    assert (table["logit_correct"] == table["base_logit_correct"]).all()  # each is its own mean
+    one = replace(pairs, pairs=two.pairs[:1])
+    with pytest.raises(NoticeError, match="has an image laid out like this one"):
+        ablate(model, replace(pairs, pairs=two.pairs[1:]), [Site("mlp", 0, None, "image")],
+               reference=one)  # fmt: skip
+    text = ablate(model, replace(pairs, pairs=two.pairs[1:]), [Site("mlp", 0, None, "or")],
+                  reference=one)  # fmt: skip
+    assert len(text.patched) == 1
+
+
 def test_a_square_is_one_block_of_a_square_number():
     assert square_side((False, *[True] * 9, False)) == 3
     assert square_side((True, True, False, True, True)) == 0

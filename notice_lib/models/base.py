@@ -101,13 +101,30 @@ class Inputs:
             for token, span, image in zip(self.tokens, self.spans, self.image_tokens, strict=True)
             if span is None and not image
         )
+        of_tokens = ((name, contents(value)) for name, value in self._extra(of_tokens=True))
         return (
             ("the order of tokens", self.image_tokens),
             ("the template's tokens", template),
+            *of_tokens,
+            *self.image_layout,
+        )
+
+    @cached_property
+    def image_layout(self) -> tuple[tuple[str, Hashable], ...]:
+        """The parts of `layout` that do not depend on the prompt."""
+        return (
+            ("the number of image tokens", sum(self.image_tokens)),
             ("the shape of pixel_values", tuple(self.pixel_values.shape)),
-            *((name, contents(value)) for name, value in sorted(self.extra.items())),
+            *((name, contents(value)) for name, value in self._extra(of_tokens=False)),
             *self.arrangement,
         )
+
+    def _extra(self, of_tokens: bool) -> list[tuple[str, torch.Tensor]]:
+        """The further tensors that have a value for each token, or those that have not."""
+        shape = self.input_ids.shape
+        return [
+            (name, x) for name, x in sorted(self.extra.items()) if (x.shape == shape) == of_tokens
+        ]
 
 
 @dataclass(frozen=True)

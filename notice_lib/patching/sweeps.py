@@ -199,7 +199,7 @@ def ablate(
         clean = model.inputs(pair.image("clean"), pair.prompt)
         answer, roles, interventions = _placed(model, pair, clean, sites)
         known = _known(pair, 0) | {"corrupt_prompt": pair.prompt, "donor": ""}
-        activations = written(model, values, points, roles)
+        activations = written(model, values, clean, roles, interventions)
         return [(Job(clean, activations, interventions, answer), known)]
 
     return _sweep(model, pairs, prepare, settings, out, strict, engine)
