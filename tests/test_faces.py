@@ -70,6 +70,12 @@ OTHER_NAMES = {
 }
 
 
+def test_an_archive_may_be_unpacked_into_a_folder_of_its_name(tmp_path):
+    (tmp_path / "Images").mkdir()
+    portraits(tmp_path / "Images")
+    assert len(read_facial_expressions(tmp_path).pairs) > 80
+
+
 def test_emotions_have_other_usual_names(tmp_path):
     usual = read_facial_expressions(portraits(tmp_path / "a")).pairs
     folder = portraits(tmp_path / "b") / "images" / "train"

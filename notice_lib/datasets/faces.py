@@ -82,8 +82,9 @@ def question(_: str, first: str, second: str) -> str:
 def _folder(given: Path, part: str) -> Path:
     if part not in PARTS:
         raise NoticeError(f"There is no part {part!r}; name one of {', '.join(PARTS)}.")
-    inner = given / "images" if (given / "images").is_dir() else given
-    there = folders_in(inner)
+    inner, there = given, folders_in(given)
+    while images := [folder for folder in there if folder.name.lower() == "images"]:
+        inner, there = images[0], folders_in(images[0])
     for folder in (*there, inner):
         if folder.name.lower() in PARTS[part]:
             return folder
