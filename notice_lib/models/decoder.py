@@ -71,8 +71,8 @@ class DecoderOnly(VLM):
         start = heard.text.rfind(prompt)
         if start < 0 or ids[0].tolist() != heard.ids:
             raise self._error(
-                f"its processor changes the prompt {prompt!r} before tokenizing it, so positions "
-                "cannot be told"
+                f"its processor changes the prompt {prompt!r} before tokenizing it, so it is "
+                "unknown which tokens are which of its words"
             )
         names = self._forward_arguments & set(encoded)
         names -= {*TEXT_INPUTS, "pixel_values"}

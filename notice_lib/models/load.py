@@ -203,9 +203,9 @@ def _remedy(error: Exception) -> str:
     if isinstance(error, ImportError):
         return "Install the package that is named, and load it again."
     return (
-        "If its files are complete, this version of transformers does not run it so: try the "
-        'version that its model card names, or load_model(..., engine="reference"), which runs '
-        "nothing but whole forwards."
+        "If its files are complete, this version of transformers may not support it: try the "
+        'version that its model card names, or load_model(..., engine="reference"), which only '
+        "runs whole forwards."
     )
 
 
