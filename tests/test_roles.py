@@ -48,7 +48,7 @@ def of(pairs, patches, norms=None, cls=0.0):
     norms = np.ones((len(pairs), GRID**2)) if norms is None else norms
     mass = np.full(patches.shape[:3], cls)
     return AttentionMaps(
-        tuple(pairs), patches, mass, norms, "cross_attention", "published", "clean", GRID, 96
+        tuple(pairs), patches, mass, norms, "cross_attention", "correct", "clean", GRID, 96
     )
 
 
@@ -226,6 +226,7 @@ def test_logit_suppression_is_told_by_effects(pairs, objects):
             "scene_id": pair.scene_id,
             "task": "svo",
             "corruption": "image",
+            "role": "correct",
             "component": "cross_attention",
             "layer": layer,
             "head": head,
@@ -242,6 +243,8 @@ def test_logit_suppression_is_told_by_effects(pairs, objects):
         effects.query("layer == 2 and head == 1")["effect"].mean()
     )
     assert "effect" not in head_roles(planted(pairs, objects), draws=99)
+    with pytest.raises(NoticeError, match="query 'correct', the effects are of patches at last"):
+        head_roles(planted(pairs, objects), effects=effects.assign(role="last"), **FEW)
     with pytest.raises(NoticeError, match="lack some heads of cross_attention"):
         head_roles(planted(pairs, objects), effects=effects[effects["layer"] < 2], **FEW)
     for wrong in ({"component": "mlp"}, {"corruption": np.where(effects["layer"] < 1, "a", "b")}):

@@ -255,10 +255,12 @@ def heads(
     _print_selected(selected)
     universal = selection.universal_heads(selected, level)
     _print_universal(universal)
-    print(f"\n{selection.expected_by_chance(selected, level).round(3).to_string(index=False)}")
+    if rule in selection.NULLS:
+        print(f"\n{selection.chance(table, rule).round(3).to_string(index=False)}")
     if null:
-        counts = selection.expected_by_chance(select(selection.null_of(table, read(null))), level)
-        print(f"\nOn the null sweeps:\n{counts.round(3).to_string(index=False)}")
+        unrelated = selection.universal_heads(select(selection.null_of(table, read(null))), level)
+        counts = unrelated[list(selection.KINDS)].sum()
+        print(f"\nUniversal heads of the null sweeps:\n{counts.to_string()}")
     if out:
         universal.to_csv(out, index=False)
         print(f"\nWritten to {out}.")

@@ -63,8 +63,9 @@ def head_roles(
 
     Args:
         region: the object: one of `overlap.regions`.
-        effects: a table as of `gather`, of one corruption and one position, best of other scenes
-            than those of the maps; adds what is known of logit suppression.
+        effects: a table as of `gather`, of one corruption and of the position that is the maps'
+            query, best of other scenes than those of the maps; adds what is known of logit
+            suppression.
         minimum: smallest difference that counts, in each condition of the rule.
         draws: random sign flips; by default so many that one head alone can have a role.
 
@@ -80,21 +81,22 @@ def head_roles(
         - outliers_excess: D on outlier patches; outliers_attention: the head's attention to them
           minus an even share; NaN if outlier suppression is not testable on this model;
         - image_mass, cls_mass: attention to all patches, and to [CLS];
-        - scenes: how many have the region;
+        - query: the token that the attention comes from; scenes: how many have the region;
         - with `effects`: effect (logits, mean over scenes), effect_low, effect_high,
           logit_suppression_q and logit_suppression.
 
     Raises:
-        NoticeError: fewer than three scenes have the region; the effects lack a head, or are of
-            several corruptions.
+        NoticeError: fewer than three scenes have the region; the effects lack a head, are of
+            several corruptions, or are at another token than the attention.
     """
-    measured = _measure(maps, region)
+    measured = role_scenes(maps, region)
     tested = measured.tested()
-    table = _heads(maps).assign(scenes=len(measured))
+    table = _heads(maps).assign(query=maps.query, scenes=len(measured))
     table = table.join(_classified(tested, minimum, draws, seed))
     for name, values in ({"share": measured.own_shares} | tested).items():
         table = table.join(_summary(name, values, seed))
     if effects is not None:
+        _check_site(maps, effects)
         found = _suppressed_logits(effects, maps.component, draws, seed)
         table = table.merge(found, on=["layer", "head"], how="left", validate="one_to_one")
         if table["effect"].isna().any():
@@ -109,31 +111,69 @@ def role_halves(
     maps: AttentionMaps,
     region: str = "named",
     minimum: float = MINIMUM,
-    repeats: int = 20,
+    repeats: int = 100,
     draws: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Classify every head on random halves of the scenes, which share no scene.
 
+    The halves have as many scenes of each task and slot.
+
     Returns:
-        One row a repeat and head: its role on the one half (`first`) and on the other (`second`).
+        One row a repeat and head: its role on the one half (`first`) and on the other (`second`),
+        and how many scenes a half has (`scenes`).
 
     Raises:
         NoticeError: fewer than six scenes have the region.
     """
     rng = np.random.default_rng(seed)
-    measured = _measure(maps, region)
+    measured = role_scenes(maps, region)
     if len(measured) < 6:
         raise NoticeError(f"{len(measured)} scenes are too few for halves; give at least 6.")
     heads = _heads(maps)[["component", "layer", "head"]]
+    kind = {pair.scene_id: f"{pair.task} {pair.slot}" for pair in maps.pairs}
+    kinds = np.array([kind[name] for name in measured.names])
     parts = []
     for repeat in range(repeats):
-        halves = np.array_split(rng.permutation(len(measured)), 2)
-        first, second = (
-            _classified(measured.of(half).tested(), minimum, draws, seed)["role"] for half in halves
+        first = _random_half(kinds, rng)
+        roles = [
+            _classified(measured.of(half).tested(), minimum, draws, seed)["role"]
+            for half in (first, ~first)
+        ]
+        parts.append(
+            heads.assign(repeat=repeat, scenes=first.sum(), first=roles[0], second=roles[1])
         )
-        parts.append(heads.assign(repeat=repeat, first=first, second=second))
     return pd.concat(parts, ignore_index=True)
+
+
+def _random_half(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(S,) boolean: half of the scenes of each kind; of odd numbers the half that is larger
+    changes from kind to kind."""
+    order = rng.permutation(len(kinds))
+    order = order[np.argsort(kinds[order], kind="stable")]
+    chosen = np.zeros(len(kinds), bool)
+    chosen[order[::2]] = True
+    return chosen
+
+
+def replication_rates(halves: pd.DataFrame) -> pd.DataFrame:
+    """How often a head that has a role on one half of the scenes has it on the other.
+
+    It is no interval of the number of heads with the role on all scenes: halves have half as many
+    scenes, so fewer heads pass.
+
+    Args:
+        halves: as of `role_halves`.
+
+    Returns:
+        One row a role: heads (their mean number on a half), rate (of the heads with the role on one
+        half, the share that has it on the other; NaN without any), scenes (of a half), splits.
+    """
+    table = role_confusion(halves)
+    heads = table.sum(axis=1)
+    rate = pd.Series(np.diag(table), table.index) / heads.where(heads > 0)
+    found = pd.DataFrame({"heads": heads, "rate": rate}).drop("none")
+    return found.assign(scenes=halves["scenes"].iloc[0], splits=halves["repeat"].nunique())
 
 
 def role_confusion(halves: pd.DataFrame) -> pd.DataFrame:
@@ -191,16 +231,19 @@ def against_random(
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """Attention on masks, means over each of S scenes; K heads, P patches.
+class RoleScenes:
+    """Attention on masks, means over the pairs of each of S scenes; K heads, P patches.
 
     Attributes:
+        names: (S,) ids of the scenes.
         masks: (S, P).
-        shares, attention: (S, K, P), of the attention to patches and of all.
-        own_shares, own_attention: (S, K) of these on the scene's own masks.
-        outliers_excess, outliers_attention: (S, K) as in `head_roles`; NaN in scenes without.
+        shares, attention: (S, K, P): of the head's attention to patches, and of all its attention.
+        own_shares, own_attention: (S, K): of these, what lies on the scene's own masks.
+        outliers_excess, outliers_attention: (S, K) as in `head_roles`; NaN in scenes without
+            outliers.
     """
 
+    names: np.ndarray
     masks: np.ndarray
     shares: np.ndarray
     attention: np.ndarray
@@ -212,8 +255,9 @@ class _Measured:
     def __len__(self) -> int:
         return len(self.masks)
 
-    def of(self, scenes: np.ndarray) -> "_Measured":
-        return _Measured(**{name: values[scenes] for name, values in vars(self).items()})
+    def of(self, scenes: np.ndarray) -> "RoleScenes":
+        """Some of the scenes, by indices or a boolean mask."""
+        return RoleScenes(**{name: values[scenes] for name, values in vars(self).items()})
 
     def tested(self) -> dict[str, np.ndarray]:
         """What the rule tests, (scenes, K) each."""
@@ -225,6 +269,16 @@ class _Measured:
             "outliers_excess": self.outliers_excess[there],
             "outliers_attention": self.outliers_attention[there],
         }
+
+    def conditions(self, role: str) -> list[np.ndarray]:
+        """For one of `HEAD_ROLES`, the arrays (scenes, K) whose means must all be positive."""
+        tested = self.tested()
+        on_object = ("excess", "excess_contrast", "attention_contrast")
+        return {
+            "object detection": [tested[name] for name in on_object],
+            "object suppression": [-tested[name] for name in on_object],
+            "outlier suppression": [-tested["outliers_excess"], -tested["outliers_attention"]],
+        }[role]
 
 
 def _contrast(own: np.ndarray, attention: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -242,7 +296,12 @@ def _contrast(own: np.ndarray, attention: np.ndarray, masks: np.ndarray) -> np.n
     return own - mean - (on_others + by_others - 2 * mean) * (n - 1) / (n - 2)
 
 
-def _measure(maps: AttentionMaps, region: str) -> _Measured:
+def role_scenes(maps: AttentionMaps, region: str = "named") -> RoleScenes:
+    """What the roles' conditions are tested on.
+
+    Raises:
+        NoticeError: no such region; fewer than three scenes have it.
+    """
     known = regions(maps)
     if region not in known:
         raise NoticeError(f"There is no region {region!r}; there are {', '.join(known)}.")
@@ -265,7 +324,8 @@ def _measure(maps: AttentionMaps, region: str) -> _Measured:
     with np.errstate(invalid="ignore"):
         there = mean * outliers.any(1)
         there /= there.sum(1, keepdims=True)
-    return _Measured(
+    return RoleScenes(
+        names=names,
         masks=mean @ masks,
         shares=np.tensordot(mean, share, 1),
         attention=np.tensordot(mean, attention, 1),
@@ -350,6 +410,16 @@ def _summary(name: str, values: np.ndarray, seed: int) -> pd.DataFrame:
     else:
         mean, (low, high) = values.mean(0), bootstrap_interval(values, 1 - LEVEL, seed=seed)
     return pd.DataFrame({name: mean, f"{name}_low": low, f"{name}_high": high})
+
+
+def _check_site(maps: AttentionMaps, effects: pd.DataFrame) -> None:
+    """A head's role at one token says nothing of its effect at another."""
+    at = sorted(set(effects["role"].astype(str)))
+    if at != [maps.query]:
+        raise NoticeError(
+            f"The attention is that of the query {maps.query!r}, the effects are of patches at "
+            f"{', '.join(at)}. Read both at one token: attention_maps(model, pairs, {at[0]!r})."
+        )
 
 
 def _suppressed_logits(

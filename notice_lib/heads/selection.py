@@ -175,33 +175,6 @@ def universal_heads(found: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
     return heads.reset_index()
 
 
-def expected_by_chance(found: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
-    """How many heads are universal, and how many would be by chance.
-
-    Chance: if each condition drew as many heads as it selected at random, independently of the
-    others. (Lists that share a fault, such as a head's spread, overlap without any effect: see
-    how many heads the rule finds in `null_of`.)
-
-    Args:
-        found, level: as of `universal_heads`.
-
-    Returns:
-        One row a component and kind: heads (how many there are), universal, expected.
-    """
-    heads = universal_heads(found, level)
-    rows = []
-    for component, part in found.groupby("component", observed=True):
-        n = (heads["component"] == component).sum()
-        shares = part.groupby(CONDITION[::-1], observed=True)["selected"].mean()
-        for kind, corruptions in KINDS.items():
-            if not set(corruptions) <= set(part["corruption"]):
-                continue
-            chance = n * shares.loc[corruptions].prod()
-            universal = heads.loc[heads["component"] == component, kind].sum()
-            rows.append((component, kind, n, universal, chance))
-    return pd.DataFrame(rows, columns=["component", "kind", "heads", "universal", "expected"])
-
-
 def _check(rule: str, metric: str, table: pd.DataFrame) -> None:
     if rule not in RULES:
         raise NoticeError(f"There is no rule {rule!r}; rules are {', '.join(RULES)}.")

@@ -1,13 +1,14 @@
 """The paper's experiments on one model, and what they say of its claims."""
 
-from .claims import gather_evidence, measure, paper_claims, verdict
+from .claims import important_heads, measure, paper_claims
+from .evidence import gather_evidence
 from .experiments import read_tasks, reproduce
 
 __all__ = [
     "gather_evidence",
+    "important_heads",
     "measure",
     "paper_claims",
     "read_tasks",
     "reproduce",
-    "verdict",
 ]

@@ -22,13 +22,13 @@ from ..models.base import VLM
 from ..pairs import PairSet
 from ..patching import effects, site_grid
 from . import claims, tables
-from .claims import Experiment
+from .evidence import HEADS, Experiment, evidence, experiments, tables_of
 from .logbook import Logbook, check_plan
 
 TASKS = ("svo", "states", "faces")
 MODULE_PAIRS = 120
 """Pairs of each task whose modules are patched at every token, unless told otherwise."""
-SCHEMA = 2
+SCHEMA = 3
 """Version of the tables' columns; tools/migrate_results.py renames those of earlier ones."""
 SCENES = 3
 """Intervals need so many of each task."""
@@ -95,14 +95,13 @@ def reproduce(
         module_pairs: of each task, a balanced sample.
 
     Returns:
-        One row a claim about the model's family: columns of data/paper/claims.csv, and estimate,
-        low, high (95 % interval) and verdict.
+        One row a claim about the model's family, as of `claims.measure`.
 
     Raises:
         NoticeError: a model of another family; a task has no three scenes that the model answers
             correctly; the folder holds another run.
     """
-    if model.family not in claims.HEADS:
+    if model.family not in HEADS:
         raise NoticeError(
             f"{model.name} is no BLIP or LLaVA, of which the paper speaks. `notice sweep` and "
             "`notice heads` work on it."
@@ -125,9 +124,9 @@ def reproduce(
     asked = {task: log.ask(model, task, pairs) for task, pairs in sets.items()}
     right = {task: _answered(pairs, asked[task]) for task, pairs in sets.items()}
     _refuse_few(model, sets, right)
-    swept = ((one, log.sweep(model, one, seed)) for one in claims.experiments(model, right, seed))
-    evidence = claims.evidence(model, right, swept, seed)
-    found = claims.measure(model.family, evidence, seed)
+    swept = tables_of((one, log.sweep(model, one, seed)) for one in experiments(model, right, seed))
+    given = evidence(model, right, swept, seed)
+    found = claims.measure(model.family, given, seed)
     modules = []
     for one in module_experiments(model, right, seed, module_pairs):
         table = effects(log.sweep(model, one, seed).table()).assign(corruption=one.how)
@@ -136,11 +135,11 @@ def reproduce(
         small = {
             "answers.csv": tables.accuracy(pd.concat(asked.values())),
             "claims.csv": found,
-            "distances.csv": evidence.distances,
+            "distances.csv": given.distances,
             "modules.parquet": pd.concat(modules, ignore_index=True),
-            "noise.csv": tables.noise_effects(evidence, seed),
-            "roles.csv": tables.roles(model, right, seed),
-            **tables.heads(evidence, seed),
+            "noise.csv": tables.noise_effects(swept, seed),
+            "roles.csv": tables.roles(model, right, swept, seed),
+            **tables.heads(swept, seed),
         }
         small["costs.csv"] = log.costs()
         made = {

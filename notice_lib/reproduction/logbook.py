@@ -18,7 +18,7 @@ from ..models.answers import RUNS, answers
 from ..models.base import VLM
 from ..pairs import PairSet
 from ..patching import Sweep
-from .claims import Experiment
+from .evidence import Experiment
 
 TOGETHER = 8
 """Pairs whose answers are kept together."""

@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 
 from ..heads import (
-    attention_maps,
     bootstrap_interval,
-    expected_by_chance,
+    chance,
     head_effects,
     head_roles,
     universal_heads,
 )
+from ..heads.selection import Rule
 from ..heads.table import total_effect
 from ..models.base import VLM
 from ..pairs import PairSet
-from .claims import Evidence, shows_objects
+from .evidence import Tables, role_maps
 
 ALL = "all"
 """What tables call a task's slots together."""
@@ -93,52 +93,46 @@ def _cells(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     )
 
 
-def noise_effects(evidence: Evidence, seed: int = 0) -> pd.DataFrame:
+def noise_effects(swept: Tables, seed: int = 0) -> pd.DataFrame:
     """`role_effects` of the same pairs under image corruption and under Gaussian noise."""
-    return pd.concat(
-        [
-            role_effects(part.assign(corruption=how), seed)
-            for how, table in (("image", evidence.depth), ("noise", evidence.noisy))
-            for _, part in table.groupby("task", sort=False)
-        ],
-        ignore_index=True,
-    )
+    parts = swept.depth.groupby(["corruption", "task"], sort=False, observed=True)
+    return pd.concat([role_effects(part, seed) for _, part in parts], ignore_index=True)
 
 
-def heads(evidence: Evidence, seed: int = 0) -> dict[str, pd.DataFrame]:
-    """Effects of every head, the universal ones by two rules, and how many to expect by chance.
+def heads(swept: Tables, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Effects of every head, the universal ones by two rules, and how many chance gives.
 
     Returns:
         heads.csv: `universal_heads` by the tested rule, where the paper finds the family's heads;
         option.csv: LLaVA's at the correct option; universal.csv: the universal heads by the
-        paper's rule and by the tested one; chance.csv: `expected_by_chance` of both.
+        paper's rule and by the tested one; chance.csv: `heads.chance` of both.
     """
-    found = {rule: head_effects(evidence.heads, rule, seed=seed) for rule in ("paper", "signed")}
-    universal = {rule: universal_heads(own) for rule, own in found.items()}
-    chosen = [own[own["kind"] != ""].assign(rule=rule) for rule, own in universal.items()]
+    rules: tuple[Rule, ...] = ("paper", "signed")
+    found = {rule: universal_heads(head_effects(swept.heads, rule, seed=seed)) for rule in rules}
+    chosen = [own[own["kind"] != ""].assign(rule=rule) for rule, own in found.items()]
     columns = ["rule", "component", "layer", "head", "kind", "image_effect", "text_effect"]
-    chance = [expected_by_chance(own).assign(rule=rule) for rule, own in found.items()]
     tables = {
-        "heads.csv": universal["signed"],
+        "heads.csv": found["signed"],
         "universal.csv": pd.concat(chosen, ignore_index=True)[[*columns, "agreement"]],
-        "chance.csv": pd.concat(chance, ignore_index=True),
+        "chance.csv": pd.concat(
+            [chance(swept.heads, rule, seed=seed) for rule in rules], ignore_index=True
+        ),
     }
-    if evidence.at_option is not evidence.heads:
-        at_option = head_effects(evidence.at_option, seed=seed)
+    if swept.option is not None:
+        at_option = head_effects(swept.option, seed=seed)
         tables["option.csv"] = universal_heads(at_option).dropna(axis=1, how="all")
     return tables
 
 
-def roles(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> pd.DataFrame:
-    """`head_roles` of each task whose pairs have masks; no column where none has."""
+def roles(model: VLM, sets: Mapping[str, PairSet], swept: Tables, seed: int = 0) -> pd.DataFrame:
+    """`head_roles` of each task and slot whose pairs have masks, at the token of `HEADS`, with the
+    heads' effects there under image corruption; no column where no pair has masks."""
+    image = swept.heads[swept.heads["corruption"] == "image"]
     found = []
-    for task, pairs in sets.items():
-        if all(pair.clean_masks is None for pair in pairs):
-            continue
-        maps = attention_maps(model, pairs)
-        if shows_objects(maps):
-            found.append(head_roles(maps, seed=seed).assign(task=task))
+    for task, slot, maps in role_maps(model, sets):
+        own = image[(image["task"] == task) & (image["slot"] == slot)]
+        found.append(head_roles(maps, effects=own, seed=seed).assign(task=task, slot=slot))
     if not found:
         return pd.DataFrame()
     table = pd.concat(found, ignore_index=True)
-    return table[["task", *table.columns.drop("task")]]
+    return table[["task", "slot", *table.columns.drop(["task", "slot"])]]
