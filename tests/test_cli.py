@@ -266,7 +266,7 @@ def test_heads_are_selected_from_folders(tmp_path):
     assert table["svo_image_effect"].to_numpy() == pytest.approx(found["svo_image_effect"])
     assert "cross_attention, faces, image corruption" in text
     assert f"Universal heads (selected in every task): {(found['kind'] != '').sum()}" in text
-    assert "On the null sweeps:" in text
+    assert "Universal heads of the null sweeps:" in text
     assert "a sweep given twice" in notice("heads", folders[0], folders[0], fails=True)
     assert "holds no finished sweep" in notice("heads", tmp_path, fails=True)
 

@@ -35,6 +35,7 @@ TABLES = {
     "heads.csv",
     "modules.parquet",
     "noise.csv",
+    "replication.csv",
     "roles.csv",
     "universal.csv",
 }
@@ -201,7 +202,7 @@ def test_a_killed_run_goes_on_and_leaves_the_same_tables(tmp_path):
     for manifest in manifests:
         del manifest["minutes"], manifest["commit"], manifest["tables"]["costs.csv"]
     assert manifests[0] == manifests[1]
-    assert set(manifests[0]["tables"]) == TABLES - {"roles.csv", "costs.csv"}
+    assert set(manifests[0]["tables"]) == TABLES - {"replication.csv", "roles.csv", "costs.csv"}
 
 
 def test_data_are_read_by_task(tmp_path):

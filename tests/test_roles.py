@@ -12,6 +12,7 @@ from notice_lib.heads.overlap import head_overlap, outlier_patches, regions, shu
 from notice_lib.heads.roles import (
     against_random,
     head_roles,
+    replication_rates,
     role_agreement,
     role_confusion,
     role_halves,
@@ -93,6 +94,12 @@ def test_heads_are_called_what_they_do(pairs, objects):
     assert confusion.equals(confusion.T.rename_axis(index="first", columns="second"))
     assert confusion.loc["object detection", "object detection"] == 1
     assert role_agreement(table, halves)[0] == 1
+    rates = replication_rates(halves)
+    assert rates.loc["object detection", ["heads", "rate"]].tolist() == [1, 1]
+    assert np.isnan(rates.loc["outlier suppression", "rate"])
+    assert (rates["scenes"] == 12).all() and (rates["splits"] == 4).all()
+    few = replication_rates(halves.assign(scenes=8))  # 12 heads need 9 scenes
+    assert few["rate"].isna().all()
 
 
 def test_contrasts_are_own_minus_other_scenes_masks(pairs, objects):

@@ -29,7 +29,7 @@ def chance(
     """How many heads a rule finds universal, and how many in data without universal heads.
 
     Args:
-        table: as of `gather`.
+        table: from `gather`.
         rule: "signed" (flips of scenes) or "paper" (permuted labels).
         draws: of the null.
 

@@ -12,7 +12,7 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """How far two halves, or two rules or metrics, agree on the heads.
 
     Args:
-        first, second: as of `head_effects`.
+        first, second: from `head_effects`.
 
     Returns:
         One row a component and condition: rank_correlation (Spearman, of the mean effects over
@@ -52,19 +52,19 @@ def confirm_heads(
     """Universal heads, tested again on scenes that had no part in their selection.
 
     Only the chosen heads are tested, so few corrections are due. The chance that any of them is
-    confirmed as of its kind without being so is at most `level` (each kind and component;
+    confirmed as one of its kind without being one is at most `level` (each kind and component;
     Bonferroni over the chosen heads), by whichever rule they were chosen.
 
     Args:
-        heads: as of `universal_heads`; rows without a kind are passed over.
-        table: the other scenes' effects, as of `gather` (see `halves`).
+        heads: from `universal_heads`; rows without a kind are passed over.
+        table: the other scenes' effects, from `gather` (see `halves`).
 
     Returns:
         The chosen heads: component, layer, head, kind, then of the other scenes image_effect,
         text_effect, p_<kind> (corrected) and confirmed: of the same kind, with the same signs.
 
     Raises:
-        NoticeError: as of `head_effects`.
+        NoticeError: where `head_effects` raises it.
     """
     chosen = heads.loc[heads["kind"] != "", [*HEAD, "kind", "image_effect", "text_effect"]]
     if len(chosen) == 0:

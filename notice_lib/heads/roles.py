@@ -38,6 +38,7 @@ from scipy.stats import false_discovery_control
 
 from ..errors import NoticeError
 from .attention import AttentionMaps, shares
+from .decision import fewest_scenes
 from .overlap import outlier_patches, regions
 from .statistics import bootstrap_interval, sign_flip_test
 from .table import scene_effects
@@ -63,7 +64,7 @@ def head_roles(
 
     Args:
         region: the object: one of `overlap.regions`.
-        effects: a table as of `gather`, of one corruption and of the position that is the maps'
+        effects: a table from `gather`, of one corruption and of the position that is the maps'
             query, best of other scenes than those of the maps; adds what is known of logit
             suppression.
         minimum: smallest difference that counts, in each condition of the rule.
@@ -163,17 +164,20 @@ def replication_rates(halves: pd.DataFrame) -> pd.DataFrame:
     scenes, so fewer heads pass.
 
     Args:
-        halves: as of `role_halves`.
+        halves: from `role_halves`.
 
     Returns:
         One row a role: heads (their mean number on a half), rate (of the heads with the role on one
-        half, the share that has it on the other; NaN without any), scenes (of a half), splits.
+        half, the share that has it on the other; NaN without any, and where a half has too few
+        scenes for any head to get a role), scenes (of a half), splits.
     """
     table = role_confusion(halves)
     heads = table.sum(axis=1)
-    rate = pd.Series(np.diag(table), table.index) / heads.where(heads > 0)
+    scenes = halves["scenes"].iloc[0]
+    enough = scenes >= fewest_scenes(len(halves.drop_duplicates(["layer", "head"])))
+    rate = pd.Series(np.diag(table), table.index) / heads.where((heads > 0) & enough)
     found = pd.DataFrame({"heads": heads, "rate": rate}).drop("none")
-    return found.assign(scenes=halves["scenes"].iloc[0], splits=halves["repeat"].nunique())
+    return found.assign(scenes=scenes, splits=halves["repeat"].nunique())
 
 
 def role_confusion(halves: pd.DataFrame) -> pd.DataFrame:

@@ -83,7 +83,7 @@ def head_effects(
     """Each head's mean effect in each condition, how sure it is, and whether a rule selects it.
 
     Args:
-        table: as of `gather`, with one row a pair, head and condition: one position only.
+        table: from `gather`, with one row a pair, head and condition: one position only.
         rule: one of `RULES`; the module's text says why "signed" is the default.
         metric: a column of the table.
         level: false-discovery rate ("signed") or chance of any false head ("max_t") in each
@@ -102,7 +102,7 @@ def head_effects(
 
     Raises:
         NoticeError: an unknown rule or metric; a metric that is no difference of two runs, with
-            a rule that tests against zero; as of `scene_effects`.
+            a rule that tests against zero; and where `scene_effects` raises it.
     """
     _check(rule, metric, table)
     table = table[[name for name in table if name in _NEEDED or name == metric]]
@@ -129,7 +129,7 @@ def universal_heads(found: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
     of at most `level` of the universal heads of a kind is none, or the chance that any is none.
 
     Args:
-        found: as of `head_effects`. A kind whose corruption is not there has no heads. With one
+        found: from `head_effects`. A kind whose corruption is not there has no heads. With one
             task, "universal" says no more than that task.
 
     Returns:

@@ -89,7 +89,7 @@ def sign_flip_test(
 def max_t_test(
     effects: np.ndarray, minimum: float = 0.0, draws: int = 9999, seed: int = 0
 ) -> np.ndarray:
-    """p-values as of `sign_flip_test`, each already corrected for all heads of the array.
+    """p-values as `sign_flip_test` gives them, each already corrected for all heads of the array.
 
     Each head is compared with the most extreme t of *any* head in a flip. So the chance that any
     head without an effect gets a p below .05 is at most .05 (family-wise error), however heads

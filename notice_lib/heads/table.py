@@ -65,8 +65,8 @@ def null_of(table: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     there as well. Heads whose effect stays are generic, not without one.
 
     Args:
-        table: as of `gather`.
-        null: as of `gather`, from sweeps with donor="unrelated" of the same pairs and sites, or
+        table: from `gather`.
+        null: from `gather`, from sweeps with donor="unrelated" of the same pairs and sites, or
             of more.
 
     Raises:

@@ -137,7 +137,7 @@ class Tables:
     """The sweeps' rows, from which evidence and the small tables are made.
 
     Attributes:
-        heads: as of `heads.gather`, every task under both corruptions.
+        heads: from `heads.gather`, every task under both corruptions.
         option: LLaVA's heads at the correct option, under image corruption; None for BLIP.
         depth: `effects` of `DEPTH` under image corruption and under noise.
     """
@@ -236,7 +236,7 @@ def cells(table: pd.DataFrame, units: pd.DataFrame) -> tuple[Cell, ...]:
 
     Args:
         table: effects of single heads (layer, head) or of layers at one token.
-        units: as of `units_of`.
+        units: from `units_of`.
     """
     own = units.loc[table["pair_id"].astype(str)]
     table = table.assign(

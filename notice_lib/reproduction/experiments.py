@@ -95,7 +95,7 @@ def reproduce(
         module_pairs: of each task, a balanced sample.
 
     Returns:
-        One row a claim about the model's family, as of `claims.measure`.
+        One row a claim about the model's family, from `claims.measure`.
 
     Raises:
         NoticeError: a model of another family; a task has no three scenes that the model answers
@@ -138,6 +138,7 @@ def reproduce(
             "distances.csv": given.distances,
             "modules.parquet": pd.concat(modules, ignore_index=True),
             "noise.csv": tables.noise_effects(swept, seed),
+            "replication.csv": tables.replication(model, right, seed),
             "roles.csv": tables.roles(model, right, swept, seed),
             **tables.heads(swept, seed),
         }

@@ -104,7 +104,7 @@ def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
     """What the model answers to each pair's question about either picture, kept in a folder.
 
     Returns:
-        Rows as of `answers`, with the column `run`: "clean" or "corrupt".
+        Rows from `answers`, with the column `run`: "clean" or "corrupt".
 
     Raises:
         NoticeError: the folder holds another model's answers, or those to other pairs.

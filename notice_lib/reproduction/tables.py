@@ -10,6 +10,8 @@ from ..heads import (
     chance,
     head_effects,
     head_roles,
+    replication_rates,
+    role_halves,
     universal_heads,
 )
 from ..heads.selection import Rule
@@ -21,6 +23,8 @@ from .evidence import Tables, role_maps
 ALL = "all"
 """What tables call a task's slots together."""
 PLACE = ["component", "role", "layer"]
+SPLIT_DRAWS = 1999
+"""Sign flips for each half of each split: there are 200 halves."""
 
 
 def accuracy(asked: pd.DataFrame) -> pd.DataFrame:
@@ -122,6 +126,19 @@ def heads(swept: Tables, seed: int = 0) -> dict[str, pd.DataFrame]:
         at_option = head_effects(swept.option, seed=seed)
         tables["option.csv"] = universal_heads(at_option).dropna(axis=1, how="all")
     return tables
+
+
+def replication(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> pd.DataFrame:
+    """`heads.replication_rates` of each task and slot with masks in at least six scenes."""
+    found = []
+    for task, slot, maps in role_maps(model, sets):
+        if len({pair.scene_id for pair in maps.pairs}) >= 6:
+            rates = replication_rates(role_halves(maps, draws=SPLIT_DRAWS, seed=seed))
+            found.append(rates.rename_axis("role").reset_index().assign(task=task, slot=slot))
+    if not found:
+        return pd.DataFrame()
+    table = pd.concat(found, ignore_index=True)
+    return table[["task", "slot", *table.columns.drop(["task", "slot"])]]
 
 
 def roles(model: VLM, sets: Mapping[str, PairSet], swept: Tables, seed: int = 0) -> pd.DataFrame:
