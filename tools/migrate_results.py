@@ -2,8 +2,8 @@
 
 In schema 2 of data/results, the column `share` (an effect over the total effect) of heads.csv,
 noise.csv and modules.parquet is called `fraction_recovered`, and the manifest counts pairs that are
-"answered correctly". In schema 3, verdicts of the first version are in claims_version1.csv. Folders of
-schema 3 are left as they are.
+"answered correctly". In schema 3, verdicts of the first version are in claims_version1.csv. Folders
+of schema 3 are left as they are.
 
 Usage: python tools/migrate_results.py [FOLDER ...]   (all of data/results by default)
 """
