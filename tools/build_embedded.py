@@ -108,9 +108,12 @@ def tables(name, pairs):
     return {"pairs.csv": text.getvalue(), "vocabulary.json": words}
 
 
-def contents(name):
-    """Yields (file, image or text) for everything in a set; nothing is written."""
-    pairs = plan(name)
+def contents(name, pairs=None):
+    """Yields (file, image or text) for everything in a set; nothing is written.
+
+    `pairs` are by default those that are planned for the set.
+    """
+    pairs = pairs or plan(name)
     for pair in pairs:
         for side, (pixels, flags) in pictures(pair, exact=name != "natural").items():
             yield f"{name}/images/{pair.scene_id}-{side}.webp", Image.fromarray(pixels)

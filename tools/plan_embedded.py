@@ -99,24 +99,37 @@ def plan(name):
     """A tuple of the Pairs of a set, not rendered; depends on SEED and the set's name only."""
     families = scenes.FAMILIES if name == "natural" else (name,)
     rng = np.random.default_rng([SEED, SETS.index(name)])
-    pairs, seen = [], Counter()
-    for family in families:
-        cells = (NATURAL_CELLS if name == "natural" else CELLS)[family]
-        number = 0
-        for split in ("seen", "heldout"):
-            for kind, counts in cells.items():
-                for distractor, count in zip((False, True), counts, strict=True):
-                    for _ in range(count):
-                        drawn = [draw(family, kind, split, distractor, rng) for _ in range(TRIES)]
-                        scene, other = min(drawn, key=lambda d: rarity(d, seen))
-                        seen.update(marks(scene, other))
-                        if name == "natural":
-                            other = natural(scene, other, rng)
-                        prefix = f"natural-{family}" if name == "natural" else family
-                        scene_id = f"{prefix}-{number:03d}"
-                        pairs.append(Pair(scene_id, kind, split, distractor, scene, other))
-                        number += 1
-    return tuple(pairs)
+    seen: Counter = Counter()
+    return tuple(
+        pair
+        for family in families
+        for pair in draw_cells(
+            family,
+            (NATURAL_CELLS if name == "natural" else CELLS)[family],
+            ("seen", "heldout"),
+            rng,
+            seen,
+            exact=name != "natural",
+        )
+    )
+
+
+def draw_cells(family, cells, splits, rng, seen, exact=True):
+    """Yields a family's Pairs: of each split and kind as many, plain and with a distractor, as
+    `cells` has. `seen` counts what was drawn, so that rare words come first."""
+    number = 0
+    for split in splits:
+        for kind, counts in cells.items():
+            for distractor, count in zip((False, True), counts, strict=True):
+                for _ in range(count):
+                    drawn = [draw(family, kind, split, distractor, rng) for _ in range(TRIES)]
+                    scene, other = min(drawn, key=lambda d: rarity(d, seen))
+                    seen.update(marks(scene, other))
+                    if not exact:
+                        other = natural(scene, other, rng)
+                    scene_id = f"{'' if exact else 'natural-'}{family}-{number:03d}"
+                    yield Pair(scene_id, kind, split, distractor, scene, other)
+                    number += 1
 
 
 def marks(scene, other):

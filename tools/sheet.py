@@ -1,0 +1,239 @@
+"""What one small model shows, on freshly rendered scenes: one table per checkpoint.
+
+    python tools/sheet.py data/checkpoints/blip-mini --out data/checkpoints/sheets/blip-mini.csv
+
+A sheet is for choosing a recipe and for comparing recipes, so its scenes have a seed of their own
+(SEED) and no embedded pair is among them; the embedded pairs are measured once, at the end. Columns:
+measure, of (what it was measured on), value, low, high (95 % interval over scenes, where there is
+one), n (scenes or questions).
+"""
+
+import argparse
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from notice_lib import (  # noqa: E402
+    Site,
+    answered_correctly,
+    answers,
+    effects,
+    heads,
+    load_model,
+    load_pairs,
+    site_grid,
+    sweep,
+)
+from notice_lib.reproduction.evidence import DEPTH, HEADS, cells, units_of  # noqa: E402
+from tools.build_embedded import contents, write  # noqa: E402
+from tools.plan_embedded import draw_cells  # noqa: E402
+from tools.training import evaluation  # noqa: E402
+
+SEED = 4321
+CELLS = {
+    "svo": {"subject": (60, 60), "verb": (60, 0), "object": (60, 60)},
+    "states": {"colour": (60, 60), "shape": (60, 60), "texture": (60, 60)},
+    "faces": {"emotion": (60, 0)},
+}
+"""Held-out scenes of each slot: (with one thing, with a distractor)."""
+TOP = 5
+
+
+def fresh_sets(folder: Path, seed: int, scale: float = 1.0) -> dict:
+    """{task: pairs} of freshly rendered held-out scenes, written under a folder."""
+    for number, (family, kinds) in enumerate(CELLS.items()):
+        counts = {kind: tuple(round(scale * n) for n in pair) for kind, pair in kinds.items()}
+        rng = np.random.default_rng([seed, number])
+        pairs = list(draw_cells(family, counts, ("heldout",), rng, Counter()))
+        for file, content in contents(family, pairs):
+            write(folder / file, content)
+    return {family: load_pairs(family, data=folder) for family in CELLS}
+
+
+def row(measure, of, value, low=np.nan, high=np.nan, n=0) -> dict:
+    return {"measure": measure, "of": of, "value": value, "low": low, "high": high, "n": n}
+
+
+def one_each(pairs):
+    """One pair per scene, both orders in turn."""
+    return pairs.sample(len({pair.scene_id for pair in pairs}), 0, by=["scene_id"])
+
+
+def accuracy(model, sets):
+    """Share of clean pictures whose question is answered correctly, in the model's own words."""
+    asked = pd.concat([answers(model, one_each(pairs)) for pairs in sets.values()])
+    asked["kind"] = np.where(asked["distractor"], "two things", "one thing")
+    for keys in (["task", "kind"], ["slot", "kind"], ["task", "kind", "order"]):
+        for of, part in asked.groupby(keys, observed=True):
+            yield row("accuracy", ", ".join(of), part["is_correct"].mean(), n=len(part))
+
+
+def without_evidence(model, sets):
+    """What is said of blank pictures, and where neither option is true."""
+    pairs = [pair for own in sets.values() for pair in one_each(own)]
+    sizes = [abs(gap(model, pair, pair.image("clean"))) for pair in pairs]
+    for name, level in evaluation.BLANKS.items():
+        blank = Image.new("RGB", (model.image_size,) * 2, (level,) * 3)
+        found = np.array([gap(model, pair, blank) for pair in pairs])
+        correct_first = np.array([pair.order == "correct_first" for pair in pairs])
+        share = np.abs(found).mean() / np.mean(sizes)
+        yield row(
+            "first option on blanks", name, ((found > 0) == correct_first).mean(), n=len(found)
+        )
+        yield row("mean |L| on blanks, of clean", name, share, n=len(found))
+    items = evaluation.neither([item_of(pair) for pair in pairs])
+    said = evaluation.answer(model.model, model.processor, items)
+    listed = evaluation.without_evidence(items, said)["listed"]
+    yield row("a listed option where neither is true", "all", listed, n=len(items))
+
+
+def gap(model, pair, image) -> float:
+    """L of a pair's question about an image."""
+    inputs = model.inputs(image, pair.prompt)
+    tokens = model.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
+    logits = model.logits(inputs, tokens.prefix)
+    return float(logits[tokens.correct] - logits[tokens.incorrect])
+
+
+def item_of(pair) -> evaluation.Item:
+    return evaluation.Item(
+        image=str(pair.clean_image),
+        prompt=pair.prompt,
+        correct=pair.correct,
+        incorrect=pair.incorrect,
+        family=pair.task,
+        slot=pair.slot,
+        split=pair.split,
+        order=pair.order,
+        distractor=pair.distractor,
+        shown=frozenset(pair.shown),
+    )
+
+
+def strongest(table, units):
+    """The head with the largest mean fraction recovered on half A, measured on half B."""
+    names = table[["layer", "head"]].drop_duplicates().sort_values(["layer", "head"]).to_numpy()
+    for cell in cells(table[table["corruption"] == "image"], units):
+        a, b = cell.of("A"), cell.of("B")
+        head = int(np.argmax(a.values.mean(0)))
+        values = b.values[:, [head]] / b.total.mean()
+        low, high = heads.bootstrap_interval(values)
+        of = f"{cell.task}, {cell.slot}: L{names[head][0]}.H{names[head][1]}"
+        yield row("largest fraction recovered", of, values.mean(), low[0], high[0], len(values))
+
+
+def rising(model, sets):
+    """Over how many layers the fraction recovered rises from 10 to 90 % of its largest value."""
+    _, position = DEPTH[model.family]
+    sites = site_grid(model, ["layer_output"], position=position)
+    for task, pairs in sets.items():
+        table = effects(sweep(model, one_each(pairs), sites).table())
+        means = table.groupby("layer")["effect"].mean()
+        share = np.maximum.accumulate(means.to_numpy() / means.max())
+        at = [np.interp(level, share, means.index.to_numpy(float)) for level in (0.1, 0.9)]
+        yield row("layers from 10 to 90 %", task, at[1] - at[0], n=table["scene_id"].nunique())
+
+
+def carried(model, sets, chosen):
+    """Content, truth and removal of the strongest heads, in shares of the way, and K."""
+    component, position = HEADS[model.family]
+    sites = [Site(component, layer, head, position) for layer, head in chosen]
+    for task, pairs in sets.items():
+        for found in heads.carried(model, pairs, sites).itertuples():
+            of = f"{task}: L{found.layer}.H{found.head}"
+            for part in ("effect", "content", "truth", "removal"):
+                ends = getattr(found, f"{part}_low"), getattr(found, f"{part}_high")
+                yield row(part, of, getattr(found, part), *ends, found.scenes)
+            ends = found.content_share_low, found.content_share_high
+            yield row("content share K", of, found.content_share, *ends, found.scenes)
+
+
+def looks(model, sets, chosen):
+    """Which of the strongest heads ground, and which suppress the distractor."""
+    for task in ("svo", "states"):
+        for name, test, verdict in (
+            ("grounds", heads.grounding, "grounds"),
+            ("suppresses the distractor", heads.distractor_suppression, "suppresses"),
+        ):
+            found = test(model, sets[task], chosen)
+            for head in found.itertuples():
+                of = f"{task}: L{head.layer}.H{head.head}, {getattr(head, verdict)}"
+                yield row(name, of, getattr(head, verdict) == "yes", n=head.scenes)
+
+
+def outliers(model, sets):
+    """Patches that stand out by norm, by attention, by both."""
+    for task, pairs in sets.items():
+        maps = heads.attention_maps(model, one_each(pairs), HEADS[model.family][1])
+        for by, found in heads.outlier_patches(maps).table().iterrows():
+            yield row(f"images with an outlier by {by}", task, found["images"], n=len(maps.pairs))
+        norms = maps.norms / np.median(maps.norms, 1, keepdims=True)
+        yield row("largest norm, in medians", task, norms.max(), n=len(maps.pairs))
+
+
+def universal(table):
+    """How many heads matter in every task, by both rules."""
+    for rule in ("paper", "signed"):
+        for found in heads.chance(table, rule).itertuples():
+            yield row(f"universal heads, {rule} rule", found.kind, found.universal, n=found.heads)
+
+
+def sheet(model, sets) -> pd.DataFrame:
+    """The whole table of one model."""
+    plain = {
+        task: answered_correctly(model, one_each(pairs.filter(lambda pair: not pair.distractor)))
+        for task, pairs in sets.items()
+    }
+    component, position = HEADS[model.family]
+    sites = site_grid(model, [component], per_head=True, position=position)
+    table = heads.gather(
+        sweep(model, pairs, sites, corruption)
+        for pairs in plain.values()
+        for corruption in ("image", "text")
+    )
+    units = units_of(plain)
+    half_a = table[table["pair_id"].map(units["half"]) == "A"]
+    size = half_a[half_a["corruption"] == "image"].groupby(["layer", "head"])["effect"].mean()
+    chosen = list(size.sort_values(ascending=False).index[:TOP])
+    other = {
+        task: pairs.filter(lambda pair: units["half"][pair.pair_id] == "B")
+        for task, pairs in plain.items()
+    }
+    parts = (
+        accuracy(model, sets),
+        without_evidence(model, sets),
+        strongest(table, units),
+        rising(model, plain),
+        carried(model, other, chosen),
+        looks(model, sets, chosen),
+        outliers(model, sets),
+        universal(table),
+    )
+    return pd.DataFrame([line for part in parts for line in part])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="a folder, or a name in data/checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the scenes")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the scenes, to try it out")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        sets = fresh_sets(Path(folder), args.seed, args.scale)
+        found = sheet(load_model(args.checkpoint, attention="eager"), sets)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    found.to_csv(args.out, index=False, float_format="%.4g")
+    print(found.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
