@@ -3,9 +3,9 @@
     python tools/sheet.py data/checkpoints/blip-mini --out data/checkpoints/sheets/blip-mini.csv
 
 A sheet is for choosing a recipe and for comparing recipes, so its scenes have a seed of their own
-(SEED) and no embedded pair is among them; the embedded pairs are measured once, at the end. Columns:
-measure, of (what it was measured on), value, low, high (95 % interval over scenes, where there is
-one), n (scenes or questions).
+(SEED) and no embedded pair is among them; the embedded pairs are measured once, at the end.
+Columns: measure, of (what it was measured on), value, low, high (95 % interval over scenes, where
+there is one), n (scenes or questions).
 """
 
 import argparse
