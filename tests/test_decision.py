@@ -58,10 +58,10 @@ def test_no_p_value_survives_below_the_guard():
     for tests, fewest in ((1, 6), (48, 11), (1024, 16)):
         assert fewest_scenes(tests) == fewest
         clear = np.full((fewest, 1), 1.0) + 1e-3 * np.arange(fewest)[:, None]
-        enough = Group("", ["a"], [Condition(clear)])
-        assert decide([enough], 0.5, tests).verdict == "seen"
-        few = Group("", ["a"], [Condition(clear[1:])])
-        found = decide([few], 0.5, tests)
+        enough = Group("", ["a"], [Condition(clear)], tests)
+        assert decide([enough], 0.5).verdict == "seen"
+        few = Group("", ["a"], [Condition(clear[1:])], tests)
+        found = decide([few], 0.5)
         assert found.verdict == "not testable" and found.needed == fewest
 
 
@@ -88,8 +88,8 @@ def test_the_number_of_scenes_has_the_power_that_it_promises(tests, gap):
     def power(n):
         rng = np.random.default_rng(n)
         draws = [gap + rng.normal(0, 1, (n, 1)) for _ in range(200)]
-        groups = [Group("", ["a"], [Condition(own)]) for own in draws]
-        return np.mean([decide([one], gap, tests).verdict == "seen" for one in groups])
+        groups = [Group("", ["a"], [Condition(own)], tests) for own in draws]
+        return np.mean([decide([one], gap).verdict == "seen" for one in groups])
 
     n = scenes_needed(1.0, gap, tests)
     assert power(n) >= 0.72  # .8 less two standard errors

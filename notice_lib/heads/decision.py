@@ -64,11 +64,19 @@ class Group:
         name: of the group, such as "svo, subject"; "" where there is one group.
         candidates: their names, in the columns' order.
         conditions: what each candidate must fulfil. Conditions may be about different scenes.
+        hypotheses: the number of tests that the candidates make; by default one each. Two
+            candidates for the two signs of one head make one, since p-values are two-sided.
     """
 
     name: str
     candidates: Sequence[str]
     conditions: Sequence[Condition]
+    hypotheses: int = 0
+
+    @property
+    def tests(self) -> int:
+        """The number of tests that the candidates make."""
+        return self.hypotheses or len(self.candidates)
 
     @property
     def scenes(self) -> int:
@@ -107,21 +115,19 @@ class Finding:
     left_out: tuple[str, ...] = ()
 
 
-def decide(groups: Sequence[Group], delta: float, tests: int = 0, seed: int = 0) -> Finding:
+def decide(groups: Sequence[Group], delta: float, seed: int = 0) -> Finding:
     """Decide whether some candidate of some group has its property.
 
     Args:
         groups: those with too few scenes for the number of tests are left out and named.
         delta: the mean at which the answer should be found (see `Finding.needed`), in the unit of
             the conditions: above the minimum to see a presence, below it to show an absence.
-        tests: the number of hypotheses; by default the number of candidates of all groups. Two
-            candidates for the two signs of one head are one, since p-values are two-sided.
         seed: of the sign flips.
     """
-    kept, dropped = _testable(groups, tests)
+    kept, dropped = _testable(groups)
     if not kept:
-        return _not_testable(groups, delta, tests)
-    tests = tests or sum(len(group.candidates) for group in kept)
+        return _not_testable(groups, delta)
+    tests = sum(group.tests for group in kept)
     measured = [_measure(group, tests, delta, seed) for group in kept]
     best = min(measured, key=lambda found: (found.p, -found.estimate))
     passing = sum(found.passing for found in measured)
@@ -221,28 +227,28 @@ def _unit(pair: SemanticPair) -> str:
     return f"{pair.task}: {' '.join(words)}"
 
 
-def _testable(groups: Sequence[Group], tests: int) -> tuple[list[Group], list[Group]]:
+def _testable(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
     """Groups with enough scenes, and those without; each that is left out makes fewer tests."""
     kept = sorted(groups, key=lambda group: -group.scenes)
     dropped: list[Group] = []
     while kept:
-        count = tests or sum(len(group.candidates) for group in kept)
-        if kept[-1].scenes >= max(3, fewest_scenes(count)):
+        tests = sum(group.tests for group in kept)
+        if kept[-1].scenes >= max(3, fewest_scenes(tests)):
             break
         dropped.append(kept.pop())
     return kept, dropped
 
 
-def _not_testable(groups: Sequence[Group], delta: float, tests: int) -> Finding:
+def _not_testable(groups: Sequence[Group], delta: float) -> Finding:
     """With the number of scenes that it would take, where there are enough to tell their spread."""
-    count = tests or sum(len(group.candidates) for group in groups)
+    tests = sum(group.tests for group in groups)
     known = [group for group in groups if group.scenes >= 3]
-    needed = [_measure(group, count, delta, 0).needed for group in known]
+    needed = [_measure(group, tests, delta, 0).needed for group in known]
     return Finding(
         "not testable",
-        tests=count,
+        tests=tests,
         scenes=min((group.scenes for group in groups), default=0),
-        needed=min(needed, default=fewest_scenes(count) if count else 0),
+        needed=min(needed, default=fewest_scenes(tests) if tests else 0),
         left_out=tuple(group.name for group in groups),
     )
 

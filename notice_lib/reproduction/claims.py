@@ -80,7 +80,7 @@ def _universal(corruptions: tuple[str, ...]):
         for cell in joined:
             shares = cell.values / abs(cell.total.mean())
             conditions.append(Condition(np.hstack([shares, -shares]), minimum))
-        return decide([Group("", names * 2, conditions)], delta, len(names), seed)
+        return decide([Group("", names * 2, conditions, len(names))], delta, seed)
 
     return test
 
@@ -165,10 +165,15 @@ def _no_grounding(evidence: Evidence, minimum: float, delta: float, seed: int) -
         scenes = cell.scenes.of(cell.half == "B")
         if not chosen.any() or len(scenes) < 3:
             continue
-        names = [_name(head) for head, own in zip(evidence.heads, chosen, strict=True) if own]
-        for role, word in ((DETECTION, "detects"), (SUPPRESSION, "suppresses")):
-            conditions = [Condition(own[:, chosen], minimum) for own in scenes.conditions(role)]
-            groups.append(Group(f"{word} in {cell.task}, {cell.slot}", names, conditions))
+        some = [_name(head) for head, own in zip(evidence.heads, chosen, strict=True) if own]
+        names = [f"{head} {does}" for does in ("detects", "suppresses") for head in some]
+        conditions = [
+            Condition(np.hstack([there[:, chosen], away[:, chosen]]), minimum)
+            for there, away in zip(
+                scenes.conditions(DETECTION), scenes.conditions(SUPPRESSION), strict=True
+            )
+        ]
+        groups.append(Group(f"{cell.task}, {cell.slot}", names, conditions, len(some)))
     found = decide(groups, delta, seed=seed)
     contrary: dict[Verdict, Verdict] = {"seen": "not seen", "not seen": "seen"}
     return replace(found, verdict=contrary.get(found.verdict, found.verdict))
