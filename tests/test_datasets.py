@@ -174,6 +174,9 @@ def test_only_what_the_model_answers_correctly_is_drawn():
     )
     # No more than needed is asked, and all that is answered correctly is kept where there is room.
     assert left[0] == 14 > left[1] >= left[2] >= left[3] == len(sample)
+    preferred = {pair.pair_id for pair in answered_correctly(model, pairs, "preferred")}
+    _, steps = select(pairs, model, by="preferred")
+    assert steps[2] == ("pairs: correct option preferred with both images", len(preferred))
     everything, steps = select(pairs, model)
     assert steps[1][1] == 14
     assert steps[2][1] == len(right) >= len(everything)

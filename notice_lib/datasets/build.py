@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 
+from ..choices import Criterion
 from ..errors import NoticeError
 from ..models.answers import answered_correctly
 from ..models.base import VLM
@@ -62,6 +63,7 @@ def select(
     preset: str | None = None,
     n: int | None = None,
     seed: int = 0,
+    by: Criterion = "generated",
 ) -> tuple[PairSet, Steps]:
     """A balanced sample without replacement of the pairs that a model answers correctly.
 
@@ -77,6 +79,7 @@ def select(
             ("svo"), 500 of each slot ("states"), 500 of each emotion ("faces").
         n: at most this many pairs, shared equally between the groups; an odd one is left out.
         seed: random seed of the draw.
+        by: what counts as answered correctly, as in `answered_correctly`.
 
     Returns:
         The sample in the pairs' old order, and what was left after each step.
@@ -91,10 +94,11 @@ def select(
     cells = _cells(pairs, seed)
     quota = _quota(pairs, sorted({group for group, _ in cells}), preset, n)
     steps = [("pairs: all", len(pairs))]
-    kept, drawn = _fill(cells, quota, pairs, model)
+    kept, drawn = _fill(cells, quota, pairs, model, by)
     if model is not None:
         steps.append((f"pairs: drawn, and asked of {model.name}", drawn))
-        steps.append(("pairs: answered correctly with both images", sum(map(len, kept.values()))))
+        correctly = "answered correctly" if by == "generated" else "correct option preferred"
+        steps.append((f"pairs: {correctly} with both images", sum(map(len, kept.values()))))
     chosen: set[str] = set()
     for group in quota:
         size = min(len(kept[group, order]) for order in ORDERS)
@@ -153,7 +157,7 @@ def _quota(pairs: PairSet, groups: list, preset: str | None, n: int | None) -> d
     return {group: each + (i < more) for i, group in enumerate(groups)}
 
 
-def _fill(cells, quota, pairs: PairSet, model: VLM | None) -> tuple[dict, int]:
+def _fill(cells, quota, pairs: PairSet, model: VLM | None, by: Criterion) -> tuple[dict, int]:
     """Draw until each cell is full or has nothing left; (kept pairs by cell, number drawn).
 
     Each round draws as many of each cell as it lacks, so that the model is asked no more than is
@@ -172,7 +176,7 @@ def _fill(cells, quota, pairs: PairSet, model: VLM | None) -> tuple[dict, int]:
             return kept, drawn
         drawn += len(batch)
         asked = PairSet(tuple(pair for _, pair in batch.values()), pairs.slots, pairs.near_synonyms)
-        for pair in answered_correctly(model, asked) if model else asked:
+        for pair in answered_correctly(model, asked, by) if model else asked:
             kept[batch[pair.pair_id][0]].append(pair)
 
 

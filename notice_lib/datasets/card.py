@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from .. import fingerprint
+from ..choices import Criterion
 from ..models.base import VLM
 from ..pairs import ORDERS, PairSet
 from ..pairs.files import refuse_used
@@ -27,13 +28,14 @@ def write_set(
     n: int | None = None,
     seed: int = 0,
     command: str = "",
+    by: Criterion = "generated",
 ) -> PairSet:
     """Draw a balanced sample (`build.select`), write it as a folder, and its card beside it.
 
     Args:
         folder: for `PairSet.load` and `load_pairs`; it must hold no set yet.
         built: of one of the loaders.
-        model, preset, n, seed: see `build.select`.
+        model, preset, n, seed, by: see `build.select`.
         command: how to build it again; in the card.
 
     Raises:
@@ -41,7 +43,7 @@ def write_set(
     """
     folder = Path(folder)
     refuse_used(folder)
-    sample, steps = select(built.pairs, model, preset, n, seed)
+    sample, steps = select(built.pairs, model, preset, n, seed, by)
     sample.save(folder)
     write_card(folder, sample, [*built.steps, *steps], built.source, seed, command, built.left_out)
     return sample
