@@ -28,6 +28,7 @@ from ..errors import NoticeError
 from ..models.base import Inputs
 from ..models.decoder import DecoderOnly
 from ..models.hooks import watch
+from .interface import check_calls, not_heads, own_mask
 from .jobs import NO_SCORES, Activations, Job, Outcome, given_activations, scores_of, source_run
 from .memory import Budget
 from .packed import (
@@ -39,15 +40,7 @@ from .packed import (
     attending,
     only_keys_and_values,
 )
-from .recorded import (
-    LayerRun,
-    Run,
-    are_heads_side_by_side,
-    check_calls,
-    not_heads,
-    own_mask,
-    record,
-)
+from .recorded import LayerRun, Run, are_heads_side_by_side, record
 from .resume import (
     Writes,
     chunks,

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import NoticeError
-from ..models.base import VLM, Inputs
+from ..models.base import Inputs
 from ..models.decoder import DecoderOnly
 from ..models.text_model import text_config
 from .double import DoublePrecision
+from .interface import failed, own_function, own_mask
 from .packed import Base, OwnMask, Recorder, Suffixes, WholeRuns, attending
-from .recorded import LayerRun, closed, own_function, own_mask, record
+from .recorded import LayerRun, closed, record
 
 TOLERANCE = 1e-9
 """The largest allowed difference of a layer's outputs in float64, as a part of its largest
@@ -62,14 +62,6 @@ def prove_layers(
             )
         proved.append(name)
     return tuple(proved), tuple(unproved)
-
-
-def failed(model: VLM, why: str) -> NoticeError:
-    """The error for a model whose engine and reference differ."""
-    return NoticeError(
-        f"{model} failed its self-check: {why}. Load it with "
-        'load_model(..., engine="reference"), which is exact, but slower.'
-    )
 
 
 def _few_tokens(inputs: Inputs) -> torch.Tensor:

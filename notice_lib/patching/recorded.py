@@ -15,18 +15,17 @@ pairs of one layout, T tokens, width D.
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from inspect import signature, unwrap
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ..errors import NoticeError
 from ..models.base import Inputs
 from ..models.decoder import DecoderOnly
 from ..models.hooks import HookPoint, hook, watch
+from .interface import check_calls, implementation, own_function, refuse_compiled, unknown
 from .jobs import Activations
 from .packed import Asked, Base, Mask, Recorder, attending, unknown_arguments
 from .resume import Entry
@@ -109,7 +108,7 @@ def record(
         NoticeError: the model does something between, in or behind its layers that this engine
             does not know.
     """
-    _refuse_compiled(model)
+    refuse_compiled(model)
     points, tower = list(points), tower or {}
     watched: dict[Any, HookPoint] = {point: model.hook_point(*point) for point in points}
     watched |= {key: HookPoint(module, "input", False) for key, module in tower.items()}
@@ -203,71 +202,6 @@ def are_heads_side_by_side(run: Run, layer: int) -> bool:
     heads = run.layers[layer].base.output.flatten(2)
     entering = run.activations["self_attention", layer]
     return heads.shape == entering.shape and torch.equal(heads, entering)
-
-
-def unknown(model: DecoderOnly, why: str) -> NoticeError:
-    """The error for a model that this engine does not know how to run by parts."""
-    return NoticeError(
-        f"{model} cannot be run by parts: {why}. Load it with "
-        'load_model(..., engine="reference"), which runs one full forward for each site. That is '
-        "exact, but slower."
-    )
-
-
-def own_mask(model, attention: torch.nn.Module) -> NoticeError:
-    """The error for an attention that makes a mask although it is given none."""
-    return unknown(model, f"{type(attention).__name__} makes an attention mask of its own")
-
-
-def _refuse_compiled(model) -> None:
-    """Refuse compiled code, which runs without the hooks and attention functions set here."""
-    modules = (model.model, *model.text.layers, *model.text.attentions)
-    if any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in modules
-    ):
-        raise unknown(model, "it is compiled (torch.compile)")
-
-
-def not_heads(model, layer: int) -> str:
-    """Why the heads of a layer cannot be patched one by one."""
-    return (
-        f"what enters the output projection of {type(model.text.attentions[layer]).__name__} is "
-        f"not its {model.n_heads} heads side by side, so heads cannot be patched one by one."
-    )
-
-
-def implementation(attention: torch.nn.Module) -> str | None:
-    """The name of the attention function that a module runs with."""
-    return getattr(getattr(attention, "config", None), "_attn_implementation", None)
-
-
-def own_function(model, attention: torch.nn.Module) -> Callable:
-    """The attention function of transformers that a module calls.
-
-    Eager attention is no part of transformers' interface: each model's file defines its own
-    function.
-    """
-    name, kind = implementation(attention), type(attention).__name__
-    forward = unwrap(type(attention).forward)
-    if name == "sdpa":
-        return forward.__globals__.get("ALL_ATTENTION_FUNCTIONS", ALL_ATTENTION_FUNCTIONS)["sdpa"]
-    if name != "eager":
-        raise unknown(model, f"{kind} runs with {name or 'no'} attention, not with eager or sdpa")
-    named = [used for used in forward.__code__.co_names if used.startswith("eager_")]
-    if len(named) != 1:
-        raise unknown(model, f"{kind} does not use transformers' attention interface")
-    return forward.__globals__[named[0]]
-
-
-def check_calls(model, attention: torch.nn.Module, calls: int) -> None:
-    """Refuse a layer that did not call transformers' attention interface exactly once."""
-    if calls != 1:
-        raise unknown(
-            model,
-            f"{type(attention).__name__} called transformers' attention interface {calls} times "
-            "in one layer instead of once",
-        )
 
 
 def _base(model, recorder: Recorder, masks: dict[Hashable, Mask]) -> Base:

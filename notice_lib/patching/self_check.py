@@ -19,9 +19,10 @@ from ..errors import NoticeError
 from ..models.base import VLM, AnswerTokens, Inputs
 from ..models.decoder import DecoderOnly
 from . import engine, reference
+from .interface import failed, not_heads
 from .jobs import Job, Outcome
-from .layer_proof import count_near_ties, failed, prove_layers
-from .recorded import are_heads_side_by_side, not_heads, record
+from .layer_proof import count_near_ties, prove_layers
+from .recorded import are_heads_side_by_side, record
 from .sites import Intervention, PlacedSite
 
 PROMPT = "Is the dog or the goat on the table?"
