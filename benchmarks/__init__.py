@@ -1,1 +1,1 @@
-"""Speed and memory, against the published scheme and against other libraries; see README.md."""
+"""Measure speed and memory against the published scheme and other libraries. See README.md."""

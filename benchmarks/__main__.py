@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME`: run one benchmark, write its table, print its closing line."""
+"""`python -m benchmarks NAME`: run benchmarks, write their tables and print their closing lines."""
 
 import argparse
 import os
@@ -6,14 +6,14 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-# One line a benchmark: module, function, what it does.
+# One line per benchmark: module, function, description.
 BENCHMARKS = {
     "published-blip": ("against_published", "blip", "BLIP-VQA-base against the published scheme"),
-    "published-llava": ("against_published", "llava", "576 image tokens, against the same"),
-    "peers": ("peers", "run", "against nnsight and TransformerLens"),
+    "published-llava": ("against_published", "llava", "a LLaVA against the published scheme"),
+    "peers": ("peers", "run", "the engine against nnsight and TransformerLens"),
     "families": ("families", "run", "eight decoder-only families, against forwards and nnsight"),
     "minis": ("minis", "run", "the embedded models, as the chapters use them"),
-    "threads": ("threads", "run", "four chapters side by side, as in a class"),
+    "threads": ("threads", "run", "four chapters at the same time, as in a class"),
     "scaling": ("scaling", "run", "time and memory as the work grows"),
     "gpu": ("gpu", "run", "the paper's models at full size (needs a GPU)"),
 }
@@ -27,9 +27,13 @@ def main() -> None:
         epilog=listed,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="+", choices=BENCHMARKS, metavar="NAME")
-    parser.add_argument("--tiny", action="store_true", help="a very small model, to try the code")
-    parser.add_argument("--out", type=Path, help="folder for the tables (benchmarks/results)")
+    parser.add_argument(
+        "names", nargs="+", choices=BENCHMARKS, metavar="NAME", help="one or more of those below"
+    )
+    parser.add_argument("--tiny", action="store_true", help="use a tiny model to try out the code")
+    parser.add_argument(
+        "--out", type=Path, help="folder for the tables (default: benchmarks/results)"
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("TQDM_DISABLE", "1")
     from notice_lib import NoticeError
@@ -42,7 +46,7 @@ def main() -> None:
 
 
 def _run(name: str, tiny: bool, out: Path | None) -> None:
-    """A tiny run leaves a table only where it is told to."""
+    """Run one benchmark. With `tiny`, the table is written only if `out` is given."""
     from .report import RESULTS
 
     module, function, _ = BENCHMARKS[name]

@@ -1,6 +1,6 @@
-"""The engine against the published scheme, on the same pair, in turns.
+"""Compare the engine with the published scheme on the same pair, in alternation.
 
-The scheme's cost is the same for every site, so a few sites are timed and multiplied.
+The published scheme costs the same for every site, so a few sites are timed and extrapolated.
 """
 
 import sys
@@ -25,7 +25,7 @@ SITES_A_ROUND = 2
 
 
 def blip(tiny: bool = False) -> Report:
-    """BLIP-VQA-base: at each of 9 tokens, 12 x 3 modules and 12 x 12 cross-attention heads."""
+    """Patch BLIP-VQA-base: 12 x 3 modules and 12 x 12 cross-attention heads at each of 9 tokens."""
     config = random_models.TINY_BLIP if tiny else random_models.BLIP_VQA_BASE
     model = random_models.blip(config)
     sites = site_grid(model, ["layer_output", "self_attention", "cross_attention"])
@@ -41,7 +41,7 @@ def blip(tiny: bool = False) -> Report:
 
 
 def llava(tiny: bool = False) -> Report:
-    """576 image tokens, 8 layers x 8 heads at each of the 11 text tokens behind the image."""
+    """Patch 8 layers x 8 heads of a LLaVA at each of 11 text tokens behind 576 image tokens."""
     config = random_models.TINY_LLAVA if tiny else random_models.LLAVA_8X8
     model = random_models.llava(config)
     sites = random_models.heads_behind_the_image(model, random_models.LLAVA_PROMPT)
@@ -100,25 +100,26 @@ def _compare(
         "of_peak": operations / main.engine_seconds / peaks[1],
     }
     notes = [
-        f"One pair, {len(found)} sites. Median of {rounds} rounds in which both sides take turns; "
-        f"the published scheme is timed on {SITES_A_ROUND} sites a round and **extrapolated** to "
-        "all: its cost does not depend on the site. `ratio` is for one thread and "
-        f"{corruptions[0]} corruption.",
-        f"Operations: the published scheme does {each / 1e9:.0f} GFLOP a site, "
-        f"{each * len(found) / 1e12:.0f} TFLOP in all; {operations / 1e12:.2f} TFLOP must be done "
-        "(counted from the configuration, benchmarks/operations.py). Measured peak of this "
-        "machine's float32 matrix product: "
+        f"One pair, {len(found)} sites. Medians of {rounds} rounds in which engine and published "
+        f"scheme alternate. The published scheme is timed on {SITES_A_ROUND} sites per round and "
+        "**extrapolated** to all sites, since its cost does not depend on the site. `ratio` is the "
+        f"speed-up on one thread under {corruptions[0]} corruption.",
+        f"Operations: the published scheme does {each / 1e9:.0f} GFLOP per site and "
+        f"{each * len(found) / 1e12:.0f} TFLOP in all; {operations / 1e12:.2f} TFLOP are necessary "
+        "(counted from the configuration by benchmarks/operations.py). The measured peak of this "
+        "machine's float32 matrix product is "
         + ", ".join(f"{peak / 1e9:.0f} GFLOP/s on {n} thread(s)" for n, peak in peaks.items())
-        + f"; at that rate they take {operations / peaks[1]:.1f} s on one.",
-        "`max_abs_diff`: of the logit difference, float32, on the timed sites, engine against "
-        "published scheme; `..._float64` the same in float64; `float32_error`: the engine's "
-        "float32 against its own float64, on all sites.",
+        + f". At that rate the necessary operations take {operations / peaks[1]:.1f} s on one "
+        "thread.",
+        "`max_abs_diff` is the largest difference in logit difference between engine and published "
+        "scheme on the timed sites, in float32. `max_abs_diff_float64` is the same in float64. "
+        "`float32_error` compares the engine's float32 with its own float64 on all sites.",
     ]
     return Report(name, table, closing, notes)
 
 
 def _in_turns(model, pairs, sites, corruption, rounds) -> tuple[pd.DataFrame, float]:
-    """One row a round, and the largest difference in logit difference on the sampled sites."""
+    """Seconds of each round (one row per round), and the largest difference in logit difference."""
     site = _published(model, pairs, corruption)
     sweep(model, pairs, sites[:1], corruption)
     rows, largest = [], 0.0
@@ -130,7 +131,9 @@ def _in_turns(model, pairs, sites, corruption, rounds) -> tuple[pd.DataFrame, fl
         slow, gaps = timed(partial(_each, site, sample))
         largest = max(largest, np.abs(logit_difference(sample) - gaps).max())
         print(
-            f"all sites {engine:.1f} s, one published {slow / len(sample):.1f} s", file=sys.stderr
+            f"engine: {engine:.1f} s for all sites; published scheme: {slow / len(sample):.1f} s "
+            "for one",
+            file=sys.stderr,
         )
         rows.append(
             {
@@ -143,7 +146,7 @@ def _in_turns(model, pairs, sites, corruption, rounds) -> tuple[pd.DataFrame, fl
 
 
 def _in_float64(model, pairs, sites, corruption, found) -> dict[str, float]:
-    """Differences in float64; turns the model into float64."""
+    """Differences in float64. This converts the model to float64."""
     model.model.double()
     exact = sweep(model, pairs, sites, corruption).patched
     sample = exact.iloc[np.linspace(0, len(exact) - 1, 4).astype(int)]
@@ -160,7 +163,7 @@ def _published(model, pairs, corruption):
 
 
 def _each(site, rows: pd.DataFrame) -> list[float]:
-    """L of the published scheme for some rows of a sweep."""
+    """Logit differences L' by the published scheme for rows of a sweep."""
     return [
         site(row.component, row.layer, None if row.head < 0 else row.head, row.position)
         for row in rows.itertuples()

@@ -1,15 +1,16 @@
-"""What a reproduction takes on a GPU: memory and hours, **estimated** from a configuration.
+"""Estimate the GPU memory and hours of a reproduction from a model's configuration.
 
-Only the weights' bytes are exact: they are those of the model made without memory (torch's meta
-device). The rest is arithmetic with assumptions.
+Only the bytes of the weights are exact: they are counted on a model that is built without memory
+(on torch's meta device). Everything else is **estimated** under assumptions.
 
-- **Hours** = operations that must be done (`operations`), by what the GPU is assumed to do a
-  second: its peak (`GPUS`, NVIDIA's data sheets) times `UTILISATION`. How near one comes to the
-  peak, only a run tells: `./run bench gpu` measures it, and a reproduction's costs.csv has its own
-  rates. Statistics and the reading of pictures, on the CPU, are not counted.
-- **Activations** = what is kept of the unpatched runs of the pairs that run together, and the
-  largest that one layer needs for `MAX_TOKENS` tokens of patched runs. An upper bound: the engine
-  takes fewer rows at once where a layer has few sites, and halves them where memory ends.
+- **Hours** are the necessary operations (`operations`) divided by the GPU's assumed speed, which is
+  its peak (`GPUS`, from NVIDIA's data sheets) times `UTILISATION`. Only a run shows which share of
+  the peak is reached: `./run bench gpu` measures it, and a reproduction records its own rates in
+  costs.csv. Work on the CPU (statistics, reading pictures) is not counted.
+- **Activations** are the states that are kept of the unpatched runs of pairs that run together,
+  plus the largest working memory that a layer needs for `MAX_TOKENS` tokens of patched runs. This
+  is an upper bound: the engine runs fewer rows at once if a layer has few sites, and halves them
+  if memory runs out.
 """
 
 import sys
@@ -33,38 +34,41 @@ from notice_lib.errors import NoticeError
 from notice_lib.patching.engine import MAX_TOKENS
 from notice_lib.patching.sweeps import SHARD
 from notice_lib.paths import data_dir
-from notice_lib.reproduction.claims import NOISE, NOISE_PAIRS
+from notice_lib.reproduction.evidence import NOISE, NOISE_PAIRS
+from notice_lib.reproduction.experiments import MODULE_PAIRS
 
 from .operations import BlipWork, LlavaWork
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.5 + 4 / 64}
-"""Of a weight. nf4: half a byte, and a float32 scale for each block of 64; only of linear layers
-but for the last, the others stay in two bytes."""
+"""Bytes per weight. nf4 takes half a byte, plus a float32 scale for each block of 64 weights. It
+applies to all linear layers but the last; other weights take two bytes."""
 GPUS = {
     "T4": {"float32": 8.1, "bfloat16": 65.0},
     "RTX 3090": {"float32": 35.6, "bfloat16": 71.0},
     "A100": {"float32": 19.5, "bfloat16": 312.0},
     "H100": {"float32": 67.0, "bfloat16": 989.0},
 }
-"""Peak TFLOP/s of dense products, in float32 (without TF32) and in either 16-bit format."""
+"""Peak TFLOP/s of dense matrix products, in float32 (without TF32) and in 16-bit formats."""
 UTILISATION = 0.2
-"""Share of the peak that is assumed. An assumption: no GPU was at hand to measure it. On one CPU
-core the engine reached .84 (BLIP) and .67 (LLaVA) of the measured peak (benchmarks/results)."""
+"""Assumed share of the peak, not measured on a GPU. On one CPU core the engine reached .84 (BLIP)
+and .67 (LLaVA) of the measured peak (benchmarks/results)."""
 PAIRS = 8000
-"""3,000 of SVO-Probes, 1,500 of MIT-States and 3,500 of faces, as the published code samples."""
+"""Number of pairs that the published code samples: 3,000 of SVO-Probes, 1,500 of MIT-States and
+3,500 of faces."""
 QUESTION = 10
-"""Tokens of a question, as "is the dog or the cat pulling the car?" has."""
+"""Number of tokens in a question such as "is the dog or the cat pulling the car?"."""
 OPTION = 2
-"""Where its first option stands."""
+"""Position of the first option in that question."""
 BEFORE, AFTER = 3, 7
-"""Tokens of LLaVA's template before the image, and around the question behind it."""
+"""Number of tokens of LLaVA's template before the image, and behind it (around the question)."""
 TASKS = 3
 
 
 def published(name: str) -> BlipConfig | LlavaConfig | None:
-    """The shapes of the checkpoints that the paper uses, and of their sisters; None for others."""
+    """The configuration of a checkpoint that the paper uses or a related one; None for others."""
     if name in ("Salesforce/blip-vqa-base", "Salesforce/blip-vqa-capfilt-large"):
-        # One shape: "large" is what filtered the captions (github.com/salesforce/BLIP: ViT-B).
+        # Both have one shape: "large" names the model that filtered the captions
+        # (github.com/salesforce/BLIP: ViT-B).
         return BlipConfig(
             text_config={"num_attention_heads": 12}, architectures=["BlipForQuestionAnswering"]
         )
@@ -90,10 +94,13 @@ def published(name: str) -> BlipConfig | LlavaConfig | None:
 
 
 def read_config(name: str | Path) -> BlipConfig | LlavaConfig:
-    """A model's configuration: of `published`, of an embedded model, a folder, or the hub.
+    """Read the configuration of a checkpoint.
+
+    Args:
+        name: a checkpoint in `published`, an embedded model, a folder, or a hub id.
 
     Raises:
-        NoticeError: there is none; it is of another family.
+        NoticeError: there is no readable configuration, or the model is of another family.
     """
     known = published(str(name))
     if known is not None:
@@ -101,18 +108,23 @@ def read_config(name: str | Path) -> BlipConfig | LlavaConfig:
     own = data_dir() / "checkpoints" / str(name)
     try:
         source = str(own if own.is_dir() else name)
-        # Else transformers would ask whether to run code that the checkpoint brings along.
+        # By default transformers would ask whether to run code that comes with the checkpoint.
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise NoticeError(f"{str(name)!r} has no config.json that can be read: {error}") from None
     if config.model_type not in ("blip", "llava"):
-        raise NoticeError(f"{str(name)!r} is a {config.model_type}: costs know BLIP and LLaVA.")
+        raise NoticeError(
+            f"{str(name)!r} is a {config.model_type}, but costs can only be estimated for BLIP and "
+            "LLaVA."
+        )
     return config
 
 
 def weights(config) -> dict[str, float]:
-    """Bytes of a model's weights in each of `BYTES`; of BLIP none in nf4, since the engine reads
-    its weights themselves."""
+    """Bytes of a model's weights in each format of `BYTES`.
+
+    BLIP has no nf4, since the engine reads its weights directly.
+    """
     made = BlipForQuestionAnswering if _is_blip(config) else LlavaForConditionalGeneration
     with torch.device("meta"):
         model = made(config)
@@ -129,11 +141,13 @@ def weights(config) -> dict[str, float]:
 
 
 def activations(config, dtype: str, question: int = QUESTION, pairs: int = SHARD) -> float:
-    """Bytes at most beside the weights, while heads at one token are patched.
+    """Upper bound of the bytes needed beside the weights while heads at one token are patched.
 
     Args:
-        dtype: one of `BYTES`; with nf4 activations have two bytes.
-        pairs: of one shard; fewer run together where `MAX_TOKENS` bounds them.
+        config: the model's configuration.
+        dtype: one of `BYTES`. With nf4, activations take two bytes.
+        question: number of tokens in the question.
+        pairs: number of pairs in a shard. Fewer run together if `MAX_TOKENS` requires it.
     """
     text, vision = config.text_config, config.vision_config
     size = BYTES["float32"] if dtype == "float32" else BYTES["bfloat16"]
@@ -142,18 +156,18 @@ def activations(config, dtype: str, question: int = QUESTION, pairs: int = SHARD
     tokens = _tokens(config, question)
     together = max(1, min(pairs, MAX_TOKENS // (tokens * heads)))
     images = 2 * together
-    # One layer of the tower: attention's scores, weights and their copy; states, MLP.
+    # One layer of the vision tower: attention scores, weights and their copy; states; MLP.
     tower = images * (
         3 * vision.num_attention_heads * n * n
         + n * (6 * vision.hidden_size + 2 * vision.intermediate_size)
     )
-    # Five states, keys and values of each layer, of base and source.
+    # Five states, the keys and the values of each layer, in base and source runs.
     kept = 2 * together * layers * 7 * tokens * d
     if _is_blip(config):
-        kept += images * layers * 2 * n * d  # the image's keys and values, for cross-attention
+        kept += images * layers * 2 * n * d  # The image's keys and values for cross-attention.
         working = MAX_TOKENS * (6 * d + 2 * text.intermediate_size + 2 * heads * n)
     else:
-        # Scores, all scores, softmax in float32 and its copy.
+        # Scores of one head, of all heads, their softmax in float32, and its copy.
         scores = heads * tokens * (3 + 4 / size)
         working = MAX_TOKENS * (6 * d + 3 * text.intermediate_size + scores)
     logits = 2 * text.vocab_size * min(MAX_TOKENS, together * heads)
@@ -161,7 +175,7 @@ def activations(config, dtype: str, question: int = QUESTION, pairs: int = SHARD
 
 
 def memory(config, question: int = QUESTION) -> pd.DataFrame:
-    """GiB of GPU memory: a row a dtype; weights (exact), activations (at most) and both."""
+    """GiB of GPU memory by dtype: weights (exact), activations (an upper bound) and both."""
     rows = [
         {
             "dtype": dtype,
@@ -177,29 +191,31 @@ def memory(config, question: int = QUESTION) -> pd.DataFrame:
 def estimate(
     config,
     pairs: int = PAIRS,
-    module_pairs: int = 120,
+    module_pairs: int = MODULE_PAIRS,
     dtype: str = "bfloat16",
     gpu: str = "RTX 3090",
     question: int = QUESTION,
 ) -> pd.DataFrame:
-    """How long each part of `notice reproduce` takes.
+    """Estimate how long each part of `notice reproduce` takes.
 
     Args:
-        pairs: of all tasks together, all of them answered correctly.
-        module_pairs: of each of three tasks.
-        dtype: "float32" or "bfloat16"; nf4 computes in bfloat16.
+        config: the model's configuration.
+        pairs: number of pairs in all tasks together, all of them answered correctly.
+        module_pairs: number of pairs in each of three tasks whose modules are patched.
+        dtype: "float32" or "bfloat16". nf4 computes in bfloat16.
         gpu: one of `GPUS`.
+        question: number of tokens in a question.
 
     Returns:
-        A row a part: part, pairs, runs (patched ones, of all pairs), tflop (in all) and hours.
+        One row per part: part, pairs, runs (patched runs of all pairs), tflop (in all) and hours.
 
     Raises:
-        NoticeError: an unknown GPU or dtype.
+        NoticeError: the GPU or dtype is unknown.
     """
     if gpu not in GPUS or dtype not in GPUS[gpu]:
         raise NoticeError(
-            f"Peaks are known of {', '.join(GPUS)}, in float32 and bfloat16; not of {gpu} in "
-            f"{dtype}."
+            f"The peak of {gpu} in {dtype} is not known. Choose one of {', '.join(GPUS)}, and "
+            "float32 or bfloat16."
         )
     of_pair = (_of_blip if _is_blip(config) else _of_llava)(config, question)
     counts = dict.fromkeys(("depth", "depth, noise"), TASKS * NOISE_PAIRS)
@@ -214,7 +230,7 @@ def estimate(
 
 
 Work = dict[str, tuple[int, float]]
-"""{part: (patched runs, operations) of a pair}"""
+"""For each part, the number of patched runs and of operations per pair."""
 
 
 def _of_blip(config, question: int) -> Work:
@@ -249,7 +265,10 @@ def _of_llava(config, question: int) -> Work:
 
 
 def _parts(forward: float, heads, depth, modules, option=None) -> Work:
-    """Answers: a forward and about one more for the words, on both pictures."""
+    """The parts of a reproduction.
+
+    Answers take one forward pass, and about one more to generate words, for each of two pictures.
+    """
     of_pair: Work = {"answers": (0, 4 * forward)}
     of_pair |= {f"heads, {how}": heads for how in ("image", "text")}
     of_pair |= {"heads at the option": option} if option else {}
@@ -258,7 +277,7 @@ def _parts(forward: float, heads, depth, modules, option=None) -> Work:
 
 
 def _tokens(config, question: int) -> int:
-    """Of the prompt: BLIP adds [CLS] and [SEP], LLaVA its template and the image."""
+    """Tokens of the prompt. BLIP adds [CLS] and [SEP], LLaVA its template and the image."""
     if _is_blip(config):
         return question + 2
     vision = config.vision_config
@@ -270,22 +289,22 @@ def _is_blip(config) -> bool:
 
 
 def main(
-    model: Annotated[str, typer.Argument(help="A checkpoint's folder, or a hub id.")],
+    model: Annotated[str, typer.Argument(help="Folder of a checkpoint, or a hub id.")],
     pairs: Annotated[
-        int, typer.Option(min=1, help="Of all tasks together, answered correctly.")
-    ] = 8000,
+        int, typer.Option(min=1, help="Number of pairs that are answered correctly, in all tasks.")
+    ] = PAIRS,
     module_pairs: Annotated[
-        int, typer.Option(min=1, help="Of each task, as `notice reproduce` takes it.")
-    ] = 120,
+        int, typer.Option(min=1, help="Number of pairs per task whose modules are patched.")
+    ] = MODULE_PAIRS,
     gpu: Annotated[str, typer.Option(help="T4, RTX 3090, A100 or H100.")] = "RTX 3090",
     dtype: Annotated[
         Literal["float32", "bfloat16"],
-        typer.Option(help="What the GPU computes in; with nf4, bfloat16."),
+        typer.Option(help="Format in which the GPU computes (bfloat16 for nf4 weights)."),
     ] = "bfloat16",
 ) -> None:
-    """Estimate the GPU memory and hours of `notice reproduce`, from the model's configuration.
+    """Estimate the GPU memory and hours of `notice reproduce` from the model's configuration.
 
-    Nothing is run and no weight is loaded. Only the weights' bytes are exact.
+    Nothing is run and no weights are loaded. Only the bytes of the weights are exact.
 
     Example: ./run costs llava-hf/llava-1.5-7b-hf --gpu A100
     """
@@ -294,10 +313,10 @@ def main(
         hours = estimate(config, pairs, module_pairs, dtype, gpu)
     except NoticeError as error:
         sys.exit(f"costs: {error}")
-    print("GPU memory, GiB: weights; estimated activations (at most); both")
+    print("GPU memory in GiB: weights, activations (estimated upper bound), and both")
     print(memory(config).round(1).to_string(index=False))
     peak = GPUS[gpu][dtype]
-    print(f"\nHours, estimated: at {UTILISATION:.0%} of the {gpu}'s {peak:g} TFLOP/s in {dtype}")
+    print(f"\nEstimated hours at {UTILISATION:.0%} of the {gpu}'s {peak:g} TFLOP/s in {dtype}")
     print(hours.round(2).to_string(index=False))
     print(f"{hours['hours'].sum():.1f} hours in all")
 

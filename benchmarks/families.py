@@ -1,4 +1,4 @@
-"""The engine on decoder-only families: against one full forward per site, and against nnsight."""
+"""Compare the engine on decoder-only families with one full forward per site and with nnsight."""
 
 import sys
 from collections.abc import Iterator
@@ -20,15 +20,16 @@ from .report import Report, timed
 
 ROUNDS = 3
 SITES_A_ROUND = 2
-"""That the reference runs."""
+"""Number of sites that the reference runs in each round."""
 LOGITS = ["logit_correct", "logit_incorrect"]
 
 
 def run(tiny: bool = False, nnsight: bool | None = None) -> Report:
-    """Sites per second of each family, one thread.
+    """Measure sites per second of each family on one thread.
 
     Args:
-        nnsight: whether to time it, too, which installs it; None does unless `tiny`.
+        tiny: use tiny models and one round.
+        nnsight: whether to install and time nnsight, by default unless `tiny`.
     """
     torch.set_num_threads(1)
     if nnsight is None:
@@ -56,22 +57,24 @@ def run(tiny: bool = False, nnsight: bool | None = None) -> Report:
 
 def _notes(rounds: int) -> list[str]:
     return [
-        "8 layers of 8 heads, 512 wide, and 32,064 words in every family, random weights. Towers "
-        "are small: 256 wide in 4 layers, or 128 in 2 where four patches make a token. One pair, "
-        "image corruption, every head at every token behind the image (some chat templates have "
-        f"more of them). One thread; medians of {rounds} rounds in which the sides take turns.",
-        f"The reference runs {SITES_A_ROUND} of the sites a round, one full forward each, and "
-        "nnsight those of one layer in the middle as one batch, the vision tower left out of it; "
-        "both are **extrapolated** by seconds a site: they run the whole language model whatever "
-        "the site. The engine sweeps all sites, processing the pictures included. `ratio` and "
-        "`nnsight_ratio`: how many times more sites a second the engine does.",
-        "`max_abs_diff`: of the two answers' logits, float32, engine against reference on the "
-        "reference's sites; `nnsight_max_abs_diff`: of the logit difference, on nnsight's.",
+        "Every family has 8 layers of 8 heads, width 512, 32,064 words and random weights. Vision "
+        "towers are small: 4 layers of width 256, or 2 layers of width 128 where four patches form "
+        "one token. One pair, image corruption, every head at every token behind the image (some "
+        "chat templates have more of these tokens). One thread; medians of "
+        f"{rounds} rounds in which the methods alternate.",
+        f"The reference runs {SITES_A_ROUND} of the sites per round, with one full forward each. "
+        "nnsight runs the sites of one middle layer as one batch, without the vision tower. Both "
+        "are **extrapolated** by seconds per site, since they run the whole language model for any "
+        "site. The engine sweeps all sites, which includes processing the pictures. `ratio` and "
+        "`nnsight_ratio` say how many times more sites per second the engine does.",
+        "`max_abs_diff` is the largest difference in the two answers' logits between engine and "
+        "reference on the reference's sites, in float32. `nnsight_max_abs_diff` is the largest "
+        "difference in logit difference between engine and nnsight on nnsight's sites.",
     ]
 
 
 def _family(family: str, tiny: bool, rounds: int, python: Path | None) -> Iterator[dict]:
-    """One row a round; without nnsight's `python` its columns are NaN."""
+    """Yield one row per round. Without nnsight's `python`, its columns are NaN."""
     model = FAMILIES[family](TINY if tiny else REAL)
     random = np.random.default_rng(0)
     with TemporaryDirectory() as folder:
@@ -92,7 +95,7 @@ def _family(family: str, tiny: bool, rounds: int, python: Path | None) -> Iterat
             if python:
                 peer, peer_difference = _nnsight(python, Path(folder), model, pairs, found.patched)
             print(
-                f"{family}: ms a site: engine {fast * 1e3:.2f}, reference {slow * 1e3:.1f}, "
+                f"{family}, ms per site: engine {fast * 1e3:.2f}, reference {slow * 1e3:.1f}, "
                 f"nnsight {peer * 1e3:.1f}",
                 file=sys.stderr,
             )
@@ -111,7 +114,7 @@ def _family(family: str, tiny: bool, rounds: int, python: Path | None) -> Iterat
 
 
 def _reference(model: VLM, pairs: PairSet, sites: list[Site]) -> tuple[float, np.ndarray]:
-    """Seconds of one full forward, and the answers' logits at the sites, (sites, 2)."""
+    """Seconds per full forward, and the answers' logits in the sites' patched runs, (sites, 2)."""
     seconds = []
 
     def patch(model, jobs):
@@ -126,7 +129,7 @@ def _reference(model: VLM, pairs: PairSet, sites: list[Site]) -> tuple[float, np
 def _nnsight(
     python: Path, folder: Path, model: VLM, pairs: PairSet, found: pd.DataFrame
 ) -> tuple[float, float]:
-    """Seconds a site of one layer in the middle, and the largest difference to the engine's L."""
+    """nnsight's seconds per site of a middle layer, and its largest difference from the engine."""
     middle = found[found.layer == model.n_layers // 2]
     said = peers.ask(peers.NNSIGHT, python, folder, model, pairs, middle)
     difference = np.abs(logit_difference(middle) - said["gaps"]).max()

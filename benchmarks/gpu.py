@@ -1,7 +1,7 @@
-"""The paper's two models at full size, random weights, 16 bits (LLaVA in 4, too), on one GPU.
+"""Measure the paper's two models at full size on one GPU, in 16 bits (LLaVA also in 4 bits).
 
-It has run on no GPU yet; the tests run its code on a CPU. Beside what is measured stands what
-`benchmarks.costs` estimates.
+Weights are random. The table puts the estimates of `benchmarks.costs` beside the measurements. This
+benchmark has not run on a GPU yet; the tests run its code on a CPU.
 """
 
 import gc
@@ -24,21 +24,23 @@ from .report import Report, matmul_peak, timed
 ROUNDS = 3
 BLIP_PAIRS = 8
 LLAVA_PAIRS = 100
-# SVO-Probes as the published code samples it: 500 x {subject, verb, object} x two pictures.
+# The published code samples SVO-Probes as 500 x {subject, verb, object} x two pictures.
 EXPERIMENT_PAIRS = 3000
 
 
 def run(tiny: bool = False) -> Report:
-    """BLIP: 1,620 sites a pair. LLaVA: the 32 x 32 heads at the last token, 100 pairs; in 16 bits
-    where they fit, and in 4 where bitsandbytes is installed.
+    """Measure BLIP on 1,620 sites per pair, and LLaVA on its 32 x 32 heads at the last token.
+
+    LLaVA runs on 100 pairs, in 16 bits if they fit on the GPU, and in 4 bits if bitsandbytes is
+    installed.
 
     Raises:
-        NoticeError: there is no GPU (a tiny model runs without).
+        NoticeError: there is no GPU and `tiny` is false.
     """
     if not tiny and not torch.cuda.is_available():
         raise NoticeError(
-            "The benchmark gpu needs a GPU, and torch sees none. `--tiny` tries its code on the "
-            "CPU."
+            "The benchmark gpu needs a GPU, but torch finds none. Use --tiny to try out its code "
+            "on the CPU."
         )
     device, dtype = ("cpu", torch.float32) if tiny else ("cuda", _sixteen_bits())
     rows, notes = [_blip(tiny, device, dtype)], []
@@ -46,12 +48,12 @@ def run(tiny: bool = False) -> Report:
         _release()
         rows.append(_llava("llava", tiny, _made_llava(tiny, device, dtype)))
     else:
-        notes.append("LLaVA-1.5-7B's 16-bit weights and activations do not fit on this GPU.")
+        notes.append("LLaVA-1.5-7B in 16 bits is left out: it does not fit on this GPU.")
     if tiny or find_spec("bitsandbytes"):
         _release()
         rows.append(_llava("llava_nf4", tiny, _saved_llava(tiny, dtype)))
     else:
-        notes.append("Without bitsandbytes there are no 4-bit weights.")
+        notes.append("LLaVA-1.5-7B in 4 bits is left out: bitsandbytes is not installed.")
     table = pd.DataFrame(rows)
     closing = {}
     for row in table.itertuples():
@@ -63,34 +65,34 @@ def run(tiny: bool = False) -> Report:
         if not math.isnan(row.gib):
             closing[f"{row.model}_gib"] = row.gib
     notes += [
-        f"Image corruption, {dtype}. `seconds` is the median of {1 if tiny else ROUNDS} rounds, "
-        "reading the pictures included. `of_peak`: operations that must be done "
-        "(benchmarks/operations.py), a second, over the measured peak of the matrix product. "
-        "`gib`: the peak of allocated memory; `estimated_gib`: what `./run costs` says.",
-        f"`hours_of_experiment` is **extrapolated** to {EXPERIMENT_PAIRS:,} pairs: every module at "
-        "every token and layer and every cross-attention head at every token for BLIP, every head "
-        "at the last token for LLaVA. As one reader noted (not checked against the PDF by us), "
-        "the paper reports 10-12 hours for one BLIP experiment and 90-96 for LLaVA on an RTX 3090; "
-        "what one experiment holds may differ.",
+        f"Image corruption, {dtype}. `seconds` is the median of {1 if tiny else ROUNDS} rounds and "
+        "includes reading the pictures. `of_peak` is the rate of necessary operations "
+        "(benchmarks/operations.py) divided by the measured peak of the matrix product. `gib` is "
+        "the peak of allocated memory, `estimated_gib` the estimate of `./run costs`.",
+        f"`hours_of_experiment` is **extrapolated** to {EXPERIMENT_PAIRS:,} pairs: for BLIP every "
+        "module at every token and layer and every cross-attention head at every token, for LLaVA "
+        "every head at the last token. One reader notes (we have not checked it against the PDF) "
+        "that the paper reports 10-12 hours for one BLIP experiment and 90-96 hours for LLaVA on "
+        "an RTX 3090. The paper's experiments may comprise other sites and pairs.",
     ]
     return Report("gpu", table, closing, notes)
 
 
 def _sixteen_bits() -> torch.dtype:
-    """bfloat16, or float16 on GPUs that only emulate it (T4)."""
+    """bfloat16, or float16 on GPUs that only emulate bfloat16 (such as the T4)."""
     native = torch.cuda.get_device_capability() >= (8, 0)
     return torch.bfloat16 if native else torch.float16
 
 
 def _fits() -> bool:
-    """Whether LLaVA-1.5-7B fits in 16 bits, with its activations as they are estimated."""
+    """Whether LLaVA-1.5-7B in 16 bits, with its estimated activations, fits on the GPU."""
     table = costs.memory(costs.published("llava-hf/llava-1.5-7b-hf")).set_index("dtype")
     _, total = torch.cuda.mem_get_info()
     return table.loc["bfloat16", "both"] * 2**30 < total
 
 
 def _release() -> None:
-    """Give back what the model before held, which would count in the next one's peak."""
+    """Free the previous model's memory, which would count towards the next model's peak."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -116,7 +118,7 @@ def _made_llava(tiny, device, dtype) -> VLM:
 
 
 def _saved_llava(tiny, dtype) -> VLM:
-    """Made on the CPU, saved (14 GB) and loaded with 4-bit weights, as a checkpoint is."""
+    """Make a LLaVA on the CPU, save it (14 GB) and load it with 4-bit weights like a checkpoint."""
     made = _made_llava(tiny, "cpu", dtype)
     with TemporaryDirectory() as folder:
         made.model.save_pretrained(folder)
@@ -142,7 +144,7 @@ def _llava(name: str, tiny: bool, model: VLM) -> dict:
 def _measure(
     name: str, model: VLM, prompt: str, sites: Iterable[Site], size: int, needed, tiny: bool
 ) -> dict:
-    """One row: a sweep of `size` pairs."""
+    """Measure a sweep of `size` pairs, and return one row of the table."""
     device, dtype = model.device.type, model.dtype
     peak = matmul_peak(device, dtype, side=128 if tiny else 8192)
     with TemporaryDirectory() as folder:

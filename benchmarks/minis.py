@@ -1,4 +1,4 @@
-"""The embedded models as the chapters use them: all heads at every text token of many pairs."""
+"""Measure the embedded models as the chapters use them: all heads at every text token of pairs."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ CASES = (
 
 
 def run(tiny: bool = False) -> Report:
-    """Pairs a second; a pair counts once it was swept under both corruptions."""
+    """Measure pairs per second, where one pair is swept under both corruptions."""
     rounds, size = (1, 1) if tiny else (ROUNDS, PAIRS_A_ROUND)
     pairs = load_pairs("svo", n=rounds * size, seed=0)
     rows, closing = [], {}
@@ -37,18 +37,19 @@ def run(tiny: bool = False) -> Report:
     first = next(iter(closing))
     closing = {"ratio": closing[first.replace("pairs_per_s", "ratio")]} | closing
     notes = [
-        f"48 heads at every text token, {len(pairs)} pairs of svo in {rounds} rounds, both "
-        "corruptions counted as one pair, one thread. `ratio` is that of "
-        "blip-mini's cross-attention.",
-        "The reference (one full forward a site) is timed in each round, in turns with the engine, "
-        "on every head at the correct option of one pair, and **extrapolated** to all sites: its "
-        "cost does not depend on the site. `max_abs_diff` is that of the answers' logits there.",
+        f"48 heads at every text token, {len(pairs)} pairs of svo in {rounds} rounds, each swept "
+        "under both corruptions, on one thread. `ratio` is the speed-up for blip-mini's "
+        "cross-attention.",
+        "The reference (one full forward per site) alternates with the engine in each round. It is "
+        "timed on every head at the correct option of one pair and **extrapolated** to all sites, "
+        "since its cost does not depend on the site. `max_abs_diff` is the largest difference in "
+        "the answers' logits on these sites.",
     ]
     return Report("minis", pd.concat(rows, ignore_index=True), closing, notes)
 
 
 def _in_turns(model: VLM, pairs: PairSet, sites: list[Site], rounds: int) -> pd.DataFrame:
-    """One row a round of len(pairs) / rounds pairs each."""
+    """One row per round, each with len(pairs) / rounds pairs."""
     size = len(pairs) // rounds
     parts = [PairSet(pairs.pairs[i * size : (i + 1) * size], pairs.slots, pairs.near_synonyms)
              for i in range(rounds)]  # fmt: skip
@@ -78,6 +79,6 @@ def _in_turns(model: VLM, pairs: PairSet, sites: list[Site], rounds: int) -> pd.
 
 
 def _both(model, pairs, sites, **how) -> pd.DataFrame:
-    """The patched runs of both corruptions."""
+    """The patched runs under both corruptions."""
     swept = (sweep(model, pairs, sites, corruption, **how) for corruption in CORRUPTIONS)
     return pd.concat([found.patched for found in swept], ignore_index=True)

@@ -1,15 +1,15 @@
-"""How many floating-point operations must be done, counted from a model's configuration.
+"""Count the floating-point operations that a sweep requires, from a model's configuration.
 
-Products of matrices only, a multiplication and an addition each; what else a model does is less
-than a hundredth. D is a hidden width, I an MLP's, L a number of layers, T and N text and image
-tokens.
+Only matrix products are counted, as one multiplication and one addition per term; everything else
+is less than a hundredth of the work. In the code, d is the hidden width, i the width of an MLP, t
+(or s, with the image) the number of tokens and n the number of image tokens.
 """
 
 from collections.abc import Iterable
 
 
 def tower(vision) -> float:
-    """One image through a ViT: N patches and a class token."""
+    """Operations of a ViT for one image, which has N patches and a class token."""
     patches = (vision.image_size // vision.patch_size) ** 2
     n, d, i = patches + 1, vision.hidden_size, vision.intermediate_size
     layer = 2 * n * (4 * d * d + 2 * d * i) + 4 * n * n * d
@@ -17,7 +17,7 @@ def tower(vision) -> float:
 
 
 class BlipWork:
-    """A BLIP for question answering, one pair with a prompt of T tokens."""
+    """Operations of a BLIP for question answering on one pair with a prompt of T tokens."""
 
     def __init__(self, config, tokens: int):
         text, vision = config.text_config, config.vision_config
@@ -28,22 +28,25 @@ class BlipWork:
         self.tower = tower(vision)
 
     def image(self) -> float:
-        """Tower, and the keys and values that all layers' cross-attention takes from it."""
+        """The vision tower, and the image's keys and values for all cross-attention layers."""
         return self.tower + self.layers * 2 * self.n * self.vision_width * 2 * self.d
 
     def layer(self) -> float:
-        """One layer of the question encoder, the image's keys and values given."""
+        """One layer of the question encoder, without the image's keys and values."""
         d, i, t = self.d, self.i, self.t
         return 2 * t * (6 * d * d + 2 * d * i) + 4 * t * t * d + 4 * t * self.n * d
 
     def decoder(self) -> float:
-        """The start token's step, with the key and value projections on the query's side."""
+        """The decoder's step for the start token.
+
+        Key and value projections are counted as applied to the query's side, which is cheaper.
+        """
         d, i = self.d, self.i
         layer = 2 * (6 * d * d + 2 * d * i) + 4 * self.heads * self.t * d
         return self.layers * layer + 2 * (d * d + d * self.vocabulary)
 
     def published_site(self) -> float:
-        """Three inputs through the whole model."""
+        """One site by the published scheme, which runs three inputs through the whole model."""
         d, i, t = self.d, self.i, self.t
         cross = 2 * t * 2 * d * d + 4 * t * d
         step = self.layers * (2 * (6 * d * d + 2 * d * i) + 4 * d + cross)
@@ -51,9 +54,9 @@ class BlipWork:
         return 3 * (self.image() + self.layers * self.layer() + step)
 
     def needed(self, layers: Iterable[int]) -> float:
-        """Two images, two unpatched runs, and one patched run for each entry of `layers`.
+        """A sweep: two images, two unpatched runs, and a patched run for each entry of `layers`.
 
-        In the first layer above the patched one only the patched token's query, key and value are
+        In the first layer above the patched one, only the patched token's query, key and value are
         new. The patched layer itself counts as one row of an MLP and a projection.
         """
         d, i, t = self.d, self.i, self.t
@@ -67,7 +70,7 @@ class BlipWork:
 
 
 class LlavaWork:
-    """A LLaVA, one pair with S tokens in all, under image corruption."""
+    """Operations of a LLaVA on one pair with S tokens in all, under image corruption."""
 
     def __init__(self, config, tokens: int):
         text, self.s = config.text_config, tokens
@@ -80,19 +83,23 @@ class LlavaWork:
         self.image = tower(vision) + projector
 
     def layer(self, tokens: int) -> float:
-        """The last `tokens` of the S tokens through one layer, the rest's keys and values given."""
+        """One layer for the last `tokens` of the S tokens, given the others' keys and values."""
         seen = sum(range(self.s - tokens + 1, self.s + 1))
         weights = 2 * self.d * self.d + 2 * self.d * self.kv + 3 * self.d * self.i
         return 2 * tokens * weights + 4 * seen * self.d
 
     def published_site(self) -> float:
-        """Three full forwards."""
+        """One site by the published scheme, which takes three full forwards."""
         head = 2 * self.d * self.vocabulary
         return 3 * (self.image + self.layers * self.layer(self.s) + head)
 
     def needed(self, sites: Iterable[tuple[int, int]]) -> float:
-        """Two images and runs, and a suffix through the layers above for each (layer, position); of
-        the last layer only the last token, and the keys and values that it reads."""
+        """A sweep: two images, two unpatched runs, and a patched run for each (layer, position).
+
+        A patched run computes the tokens from its position on, in the layers above its layer. In
+        the last layer it computes only the last token, and the keys and values that this token
+        reads.
+        """
         head = 2 * self.d * self.vocabulary
         total = 2 * (self.image + self.layers * self.layer(self.s) + head)
         for layer, position in sites:

@@ -1,7 +1,8 @@
-"""The engine against other libraries, on the same pair, in environments of their own.
+"""Compare the engine with other libraries on the same pair.
 
-Each library is used as well as it allows (see peer_scripts/): nnsight on a batch of one layer's
-sites without the vision tower; TransformerLens, which has LLaVA but no BLIP, on one site at a time.
+Each library has an environment of its own and is used as efficiently as it allows (see
+peer_scripts/). nnsight runs one layer's sites as a batch, without the vision tower. TransformerLens
+runs one site at a time; it supports LLaVA but not BLIP.
 """
 
 import json
@@ -28,13 +29,19 @@ from .report import Report, timed
 ROUNDS = 3
 SCRIPTS = Path(__file__).parent / "peer_scripts"
 TOLERANCE = 1e-4
-"""Logits, float32: within it two libraries have done the same work."""
+"""Largest difference in logits (float32) at which two libraries have done the same work."""
 ENVIRONMENTS = Path(__file__).parents[1] / ".venv" / "peers"
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A library, the script that uses it, and how many sites of a layer it is given (None: all)."""
+    """A library to compare with.
+
+    Attributes:
+        package: name of the package.
+        script: the script in peer_scripts/ that uses it.
+        sites: number of sites of a layer that it runs, or None for all.
+    """
 
     package: str
     script: str
@@ -47,7 +54,7 @@ CASES = (("blip", (NNSIGHT,)), ("llava", (NNSIGHT, TRANSFORMER_LENS)))
 
 
 def run(tiny: bool = False) -> Report:
-    """Seconds a site of the engine and of each peer, one thread."""
+    """Measure seconds per site of the engine and of each peer on one thread."""
     torch.set_num_threads(1)
     pythons = {peer: environment(peer) for _, peers in CASES for peer in peers}
     rows = [
@@ -64,29 +71,31 @@ def run(tiny: bool = False) -> Report:
     versions = ", ".join(sorted(set(table.peer + " " + table.version)))
     notes = [
         f"{versions}, with the torch and transformers named above. One pair, image corruption, one "
-        "thread; engine and peers take turns. The engine sweeps all sites; nnsight runs all sites "
-        "of one layer in the middle as one batch, TransformerLens a few sites of it one by one, "
-        "and both are **extrapolated** by seconds a site: they run the whole model whatever the "
-        "layer. `max_abs_diff`: of the logit difference, on the peer's sites, float32. "
-        "TransformerLens has no BLIP.",
+        "thread; engine and peers alternate. The engine sweeps all sites. nnsight runs all sites "
+        "of one middle layer as one batch, and TransformerLens runs a few of them one by one. Both "
+        "are **extrapolated** by seconds per site, since they run the whole model for any layer. "
+        "`max_abs_diff` is the largest difference in logit difference on the peer's sites, in "
+        "float32. TransformerLens does not support BLIP.",
     ]
     return Report("peers", table, closing, notes)
 
 
 def environment(peer: Peer) -> Path:
-    """The Python of an environment with the peer in it, made at the first call."""
+    """The Python of the peer's environment, which the first call creates."""
     folder = ENVIRONMENTS / peer.package
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         print(f"Installing {peer.package} into {folder} ...", file=sys.stderr)
         pins = folder / "constraints.txt"
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        # The same torch and transformers as here: only the library differs.
+        # With the same torch and transformers as here, only the library differs.
         ours = [f"{name}=={version(name).split('+')[0]}" for name in ("torch", "transformers")]
         pins.write_text("\n".join(ours) + "\n")
         install = [python, "-m", "pip", "install", "--quiet", "--constraint", pins, peer.package]
         if subprocess.run(install).returncode != 0:
-            raise NoticeError(f"pip cannot install {peer.package}; see its messages above.")
+            raise NoticeError(
+                f"pip could not install {peer.package} into {folder}; see its messages above."
+            )
         (folder / "ready").touch()
     return python
 
@@ -121,16 +130,16 @@ def _family(family, peers, pythons, rounds, tiny) -> Iterable[dict]:
 
 
 def check_same(name: str, difference: float) -> None:
-    """Refuse to time what differs in its logits."""
+    """Refuse to compare times if the logits differ."""
     if not difference <= TOLERANCE:
         raise NoticeError(
-            f"{name} and the engine differ by {difference:.1e} logits: they do not do the same "
-            "work, so their times say nothing."
+            f"{name} and the engine differ by {difference:.1e} logits, more than {TOLERANCE:.0e}. "
+            "They do not do the same work, so their times cannot be compared."
         )
 
 
 def _spread(rows: pd.DataFrame, size: int | None) -> pd.DataFrame:
-    """All rows, or `size` of them at equal distances."""
+    """All rows if `size` is None, otherwise `size` evenly spaced ones."""
     if size is None:
         return rows
     return rows.iloc[np.linspace(0, len(rows) - 1, min(size, len(rows))).astype(int)]
@@ -153,14 +162,22 @@ def _llava(tiny: bool) -> tuple[VLM, str, list[Site]]:
 def ask(
     peer: Peer, python: Path, folder: Path, model: VLM, pairs: PairSet, rows: pd.DataFrame
 ) -> dict:
-    """What the peer's script found.
+    """Run the peer's script on sites of the first pair.
 
     Args:
-        folder: has the model in `model/`.
-        rows: of a sweep of the first pair, with image corruption.
+        peer: the library to run.
+        python: the Python of its environment.
+        folder: a folder with the model in `model/`.
+        model: the model.
+        pairs: the pairs, of which the first is run.
+        rows: rows of a sweep of the first pair under image corruption.
 
     Returns:
-        "seconds", "gaps" (L of each row) and the peer's "version".
+        A dictionary with "seconds", "gaps" (the logit difference L' of each row) and the peer's
+        "version".
+
+    Raises:
+        NoticeError: the script failed.
     """
     pair = pairs[0]
     clean, corrupt = (model.inputs(pair.image(run), pair.prompt) for run in ("clean", "corrupt"))

@@ -1,8 +1,8 @@
-"""The published scheme: for each single site, images are processed anew and three runs are done.
+"""The published scheme, which processes the images and does three runs for every single site.
 
-Written after the authors' code (github.com/wrudman/NOTICE, BLIP/patching_utils.py and
-LLAVA/patching_utils.py, `trace_with_patch`), without its defects. BLIP runs the clean, the corrupt
-and the patched input as one batch; LLaVA runs them one after the other.
+It follows the authors' code (github.com/wrudman/NOTICE, `trace_with_patch` in
+BLIP/patching_utils.py and LLAVA/patching_utils.py) without its defects. BLIP runs the clean, the
+corrupt and the patched input as one batch; LLaVA runs them one after the other.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,20 @@ _BLIP_MODULES = {
 }
 
 Runs = tuple[tuple[object, str], tuple[object, str]]
-"""(image, prompt) of the clean and of the corrupt run."""
+"""(image, prompt) of the clean run and of the corrupt run."""
 
 
 def site_function(model: VLM, pair: SemanticPair, corrupt_prompt: str) -> Callable:
-    """(component, layer, head or None, position) -> the patched run's L, one site at a time.
+    """Make a function that patches one site and returns the patched run's logit difference L'.
 
     Args:
-        corrupt_prompt: the pair's own under image corruption.
+        model: a BLIP or a LLaVA.
+        pair: the pair to run.
+        corrupt_prompt: the prompt of the corrupt run. Under image corruption it is the pair's
+            prompt.
+
+    Returns:
+        A function of (component, layer, head or None, position).
     """
     picture = "clean" if corrupt_prompt != pair.prompt else "corrupt"
     runs = (
@@ -50,7 +56,7 @@ def _columns(head: int | None, width: int, heads: int) -> slice:
 
 
 def _trace_blip(model, runs: Runs, component, layer, head, position) -> torch.Tensor:
-    """(vocabulary,) logits of the patched run, the third of the batch."""
+    """Logits (vocabulary,) of the patched run, which is the third in the batch."""
     images, prompts = zip(runs[0], runs[1], runs[1], strict=True)
     inputs = model.processor(
         images=list(images), text=list(prompts), return_tensors="pt", padding=True
@@ -71,7 +77,7 @@ def _trace_blip(model, runs: Runs, component, layer, head, position) -> torch.Te
 
 
 def _trace_llava(model, runs: Runs, component, layer, head, position) -> torch.Tensor:
-    """(vocabulary,) logits of the last of three forwards: clean, corrupt, patched."""
+    """Logits (vocabulary,) of the patched run, the last of three: clean, corrupt and patched."""
     clean, corrupt = (model.inputs(image, prompt) for image, prompt in runs)
     where = model.hook_point(component, layer)
     kept = []

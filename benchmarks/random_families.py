@@ -1,7 +1,8 @@
-"""Decoder-only vision-language models of many families, with random weights and one size.
+"""Decoder-only vision-language models of many families, of one size and with random weights.
 
-Text models have the same width, layers and heads behind about as many image tokens; what differs is
-what the families do with them: masks, positions, key-value heads, norms. Nothing is downloaded.
+All text models have the same width, layers and heads, and about as many image tokens. They differ
+in what the families do differently: masks, positions, key-value heads, norms. Nothing is
+downloaded.
 """
 
 import re
@@ -43,23 +44,25 @@ from notice_lib.models.decoder import DecoderOnly
 from .random_models import LLAVA_8X8, TINY_TEXT, llava, word_tokenizer
 
 PATCH = 14
-"""Pixels a side of what a vision tower reads as one token."""
+"""Side of an image patch, in pixels."""
 MERGED = 2
-"""Patches a side that become one image token, in the families that merge them."""
+"""Families that merge patches turn this many patches along each side into one image token."""
 TILES = 3
-"""Tiles a side into which SmolVLM cuts the picture, beside the whole."""
+"""SmolVLM reads the whole picture, and this many tiles along each of its sides."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large every family's model is.
+    """The size of every family's model.
 
     Attributes:
-        text: of the text configuration, which a family may change.
-        tower: of the vision tower, where each patch becomes a token.
-        merging_tower: where several do: smaller, so that it takes no more of a forward.
-        grid: image tokens a side, about (as the picture's shape allows); a multiple of `TILES`.
-        window: tokens that a sliding layer sees.
+        text: settings of the text model, which a family may change.
+        tower: settings of the vision tower in families in which each patch becomes a token.
+        merging_tower: settings of the vision tower in families that merge patches. It is smaller,
+            which keeps its share of a forward the same.
+        grid: approximate number of image tokens along each side, a multiple of `TILES`. The exact
+            number depends on the picture's shape.
+        window: number of tokens that a sliding-window layer sees.
     """
 
     text: dict
@@ -74,7 +77,7 @@ class Size:
 
     @property
     def side(self) -> int:
-        """Pixels a side, where each patch becomes a token."""
+        """Side of the image in pixels, in families in which each patch becomes a token."""
         return self.grid * PATCH
 
     @property
@@ -109,7 +112,7 @@ REAL = Size(
 
 
 class ImagesOfQwen2VL(Qwen2VLProcessor):
-    """Without the processor for videos, which needs torchvision."""
+    """A processor for images only: the one for videos needs torchvision."""
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
@@ -119,7 +122,7 @@ class ImagesOfQwen2VL(Qwen2VLProcessor):
 
 
 class ImagesOfInternVL(InternVLProcessor):
-    """Without the processor for videos, which needs torchvision."""
+    """A processor for images only: the one for videos needs torchvision."""
 
     def __init__(
         self, image_processor=None, tokenizer=None, image_seq_length=4, chat_template=None
@@ -135,7 +138,7 @@ class ImagesOfInternVL(InternVLProcessor):
 
 
 def _template(before: str, image: str, after: str, answer: str) -> str:
-    """A chat template of one message: the image and the text where its content has them."""
+    """A chat template for one message, with image and text in the order of its content."""
     return (
         "{% for m in messages %}" + before + "{% for c in m['content'] %}"
         "{% if c['type'] == 'image' %}" + image + "{% else %}{{ c['text'] }}{% endif %}"
@@ -148,13 +151,13 @@ def _template(before: str, image: str, after: str, answer: str) -> str:
 
 
 def llava_llama(size: Size) -> VLM:
-    """LLaVA-1.5: as many key-value heads as heads."""
+    """LLaVA-1.5, with as many key-value heads as heads."""
     heads = size.text["num_attention_heads"]
     return _llava(size, {"model_type": "llama", "num_key_value_heads": heads})
 
 
 def llava_qwen2(size: Size) -> VLM:
-    """LLaVA with Qwen2's text: grouped key-value heads, biases."""
+    """LLaVA with the text model Qwen2, which has grouped key-value heads and biases."""
     return _llava(size, {"model_type": "qwen2"})
 
 
@@ -164,13 +167,13 @@ def _llava(size: Size, text: dict) -> VLM:
 
 
 def qwen2_vl(size: Size) -> VLM:
-    """Three axes of positions."""
+    """Qwen2-VL, with positions on three axes."""
     vision = {"embed_dim": size.merging_tower["hidden_size"], "hidden_size": _width(size)}
     return _qwen(Qwen2VLConfig, Qwen2VLForConditionalGeneration, size, vision)
 
 
 def qwen2_5_vl(size: Size) -> VLM:
-    """The same, and windows in the vision tower."""
+    """Qwen2.5-VL, with positions on three axes and windows in the vision tower."""
     vision = {
         "hidden_size": size.merging_tower["hidden_size"],
         "intermediate_size": size.merging_tower["intermediate_size"],
@@ -206,7 +209,7 @@ def _qwen(config_class, model_class, size: Size, vision: dict) -> VLM:
     images = Qwen2VLImageProcessorPil(
         patch_size=PATCH,
         merge_size=MERGED,
-        size={"shortest_edge": pixels, "longest_edge": pixels},  # Areas, by whatever name.
+        size={"shortest_edge": pixels, "longest_edge": pixels},  # These are areas, not edges.
     )
     image = "<|vision_start|><|image_pad|><|vision_end|>"
     chat = _template("<|im_start|>user\n", image, "<|im_end|>\n", "<|im_start|>assistant\n")
@@ -215,7 +218,7 @@ def _qwen(config_class, model_class, size: Size, vision: dict) -> VLM:
 
 
 def gemma3(size: Size) -> VLM:
-    """Sliding and full layers; the image's tokens see each other in both directions."""
+    """Gemma 3, with sliding-window and full layers and bidirectional attention in the image."""
     words = word_tokenizer(
         boi_token="<start_of_image>", eoi_token="<end_of_image>", image_token="<image_soft_token>"
     )
@@ -243,14 +246,15 @@ def gemma3(size: Size) -> VLM:
         images, words, chat_template=chat, image_seq_length=config.mm_tokens_per_image
     )
     made = _decoder(Gemma3ForConditionalGeneration, config, processor)
-    # It begins as zeros, and a model that is blind gives an engine nothing to do.
+    # The projection starts as zeros, so the model would ignore the image.
     projector = made.model.model.multi_modal_projector
     torch.nn.init.normal_(projector.mm_input_projection_weight, std=0.02)
     return made
 
 
 def paligemma(size: Size) -> VLM:
-    """One key-value head; image and prompt see each other in both directions; no chat template."""
+    """PaliGemma, with one key-value head, bidirectional attention in image and prompt, and no chat
+    template."""
     words = word_tokenizer(image_token="<image>")
     images = SiglipImageProcessorPil(size=_square(size.side))
     images.image_seq_length = size.grid**2
@@ -271,7 +275,7 @@ def paligemma(size: Size) -> VLM:
 
 
 def internvl(size: Size) -> VLM:
-    """Qwen2's text behind an image that is one tile."""
+    """InternVL, with the text model Qwen2 behind an image of one tile."""
     words = word_tokenizer(
         "<|im_start|>", "<|im_end|>", "<video>", start_image_token="<img>",
         end_image_token="</img>", context_image_token="<IMG_CONTEXT>",
@@ -295,7 +299,8 @@ def internvl(size: Size) -> VLM:
 
 
 def smolvlm(size: Size) -> VLM:
-    """And Idefics3: the picture in tiles with text between them, and once more as a whole."""
+    """SmolVLM, which like Idefics3 reads the picture in tiles with text between them, and once more
+    as a whole."""
     rows = range(1, TILES + 1)
     words = word_tokenizer(
         "<fake_token_around_image>", "<end_of_utterance>", "<global-img>", "<|im_start|>",

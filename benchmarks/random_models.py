@@ -1,6 +1,6 @@
-"""Models of real sizes with random weights, processors for them, and pairs of random pictures.
+"""Models of real sizes with random weights, their processors, and pairs of random pictures.
 
-How fast a model is does not depend on its weights, so nothing is downloaded.
+A model's speed does not depend on its weights, so nothing is downloaded.
 """
 
 from pathlib import Path
@@ -32,19 +32,19 @@ ANIMALS = ("dog", "cat", "horse", "goat", "cow", "bird", "sheep", "pig")
 WORDS = (*ANIMALS, "is", "the", "or", "in", "house", "here", "there", "USER", "ASSISTANT", ":")
 
 BLIP_PROMPT = "is the dog or the cat here"
-"""9 tokens with [CLS] and [SEP]."""
+"""A prompt of 9 tokens, including [CLS] and [SEP]."""
 LLAVA_PROMPT = "is the dog or the cat in the house"
-"""11 text tokens behind the image, with "ASSISTANT:"."""
+"""A prompt with 11 text tokens behind the image, including "ASSISTANT:"."""
 
-# Salesforce/blip-vqa-base, but for initializer_range: the vision tower's own, 1e-10, would make a
-# random tower blind.
+# The configuration of Salesforce/blip-vqa-base, except for initializer_range: with the vision
+# tower's value, 1e-10, random weights would ignore the image.
 BLIP_VQA_BASE = {
     "text_config": {"num_attention_heads": 12},
     "vision_config": {"initializer_range": 0.02},
 }
 
-# 8 layers of 8 heads behind 576 image tokens. The tower does about a tenth of a forward's work
-# (of LLaVA-1.5-7B's: a twentieth).
+# 8 layers of 8 heads, and 576 image tokens. The vision tower does about a tenth of the work of a
+# forward (in LLaVA-1.5-7B, a twentieth).
 LLAVA_8X8 = {
     "text_config": {
         "hidden_size": 512,
@@ -123,7 +123,10 @@ def blip(config: dict, device: str = "cpu", dtype: torch.dtype = torch.float32) 
 
 
 def llava(config: dict, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llava:
-    """A LLaVA with seeded random weights, made in `dtype` on `device` (7B needs 14 GB in bf16)."""
+    """A LLaVA with seeded random weights.
+
+    It is created in `dtype` on `device`; the 7B model needs 14 GB in bfloat16.
+    """
     torch.manual_seed(0)
     tokenizer = word_tokenizer(image_token="<image>")
     vision = CLIPVisionConfig(**config["vision_config"])
@@ -156,11 +159,11 @@ def llava(config: dict, device: str = "cpu", dtype: torch.dtype = torch.float32)
 
 
 def word_tokenizer(*markers: str, **named: str) -> PreTrainedTokenizerFast:
-    """Whole words and punctuation, and <s> before them.
+    """A tokenizer whose tokens are whole words and punctuation marks, with <s> at the start.
 
     Args:
-        markers: further special tokens.
-        named: the same, which are attributes of the tokenizer, too.
+        *markers: further special tokens.
+        **named: further special tokens that become attributes of the tokenizer.
     """
     specials = ["<unk>", "<s>", "</s>", "<pad>", *named.values(), *markers]
     backend = Tokenizer(
@@ -182,7 +185,10 @@ def word_tokenizer(*markers: str, **named: str) -> PreTrainedTokenizerFast:
 
 
 def heads_behind_the_image(model: VLM, prompt: str, image: Image.Image | None = None) -> list[Site]:
-    """Every head at every token behind an image (a blank one of the model's size, unless given)."""
+    """Every head at every token behind the image.
+
+    The image determines the number of image tokens. By default it is blank and of the model's size.
+    """
     image = image or Image.new("RGB", (model.image_size, model.image_size))
     is_image = model.inputs(image, prompt).image_tokens
     first = len(is_image) - is_image[::-1].index(True)
@@ -194,7 +200,7 @@ def heads_behind_the_image(model: VLM, prompt: str, image: Image.Image | None = 
 
 
 def random_pairs(folder: str | Path, prompt: str, n: int = 1) -> PairSet:
-    """n pairs that ask the same of two pictures of noise each, 640 x 480."""
+    """Make n pairs, each with two pictures of noise (640 x 480), and write the pictures."""
     random = np.random.default_rng(0)
     pairs = []
     for i in range(n):

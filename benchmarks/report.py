@@ -1,4 +1,4 @@
-"""What a benchmark hands on: a table, what it ran on, one closing line; and its stopwatch."""
+"""The report of a benchmark (table, machine, closing line), and functions that measure time."""
 
 import os
 import platform
@@ -18,13 +18,13 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass
 class Report:
-    """One benchmark's outcome.
+    """The result of one benchmark.
 
     Attributes:
-        name: as in `./run bench NAME`.
-        table: every measurement, a row each.
-        closing: the numbers of the closing line.
-        notes: what was measured, what was extrapolated, what is reported by others.
+        name: the benchmark's name, as in `./run bench NAME`.
+        table: the measurements, one per row.
+        closing: the numbers in the closing line.
+        notes: paragraphs that say what was measured, what was extrapolated and what others report.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        """`name: figure=value ...`"""
+        """The closing line, `name: figure=value ...`."""
         return f"{self.name}: " + " ".join(f"{k}={v:.4g}" for k, v in self.closing.items())
 
     def write(self, folder: str | Path = RESULTS) -> None:
-        """NAME.csv with all measurements, NAME.md to read."""
+        """Write NAME.csv with all measurements, and NAME.md to read."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.table.to_csv(folder / f"{self.name}.csv", index=False)
@@ -47,7 +47,7 @@ class Report:
 
 
 def machine() -> str:
-    """Processor, cores, memory, versions."""
+    """One line with processor, cores, memory and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "numpy"))
@@ -65,7 +65,7 @@ def _processor() -> str:
 
 
 def timed(work: Callable[[], Found]) -> tuple[float, Found]:
-    """The seconds that a call takes (on a GPU, until it has really finished), and its result."""
+    """The seconds that a call takes (on a GPU, until its kernels have finished) and its result."""
     started = perf_counter()
     found = work()
     if torch.cuda.is_available():
@@ -74,7 +74,7 @@ def timed(work: Callable[[], Found]) -> tuple[float, Found]:
 
 
 def matmul_peak(device: str = "cpu", dtype: torch.dtype = torch.float32, side: int = 2048) -> float:
-    """FLOP/s of the fastest of several products of two square matrices."""
+    """FLOP/s of a product of two square matrices, the fastest of several."""
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     fastest = min(timed(lambda: a @ b)[0] for _ in range(8))
     return 2 * side**3 / fastest

@@ -1,4 +1,4 @@
-"""Time and memory as the work grows: one thing is doubled at a time."""
+"""Measure time and memory as the work grows, doubling one quantity at a time."""
 
 import re
 import subprocess
@@ -18,12 +18,15 @@ from .report import Report, timed
 ROUNDS = 3
 START = {"sites": 96, "pairs": 2, "layers": 3, "prompt tokens": 24, "image tokens": 144}
 DOUBLINGS = 3
-# So many sites that even the fewest fill the engine's chunks.
+# Even the smallest number of sites fills the engine's chunks.
 MEMORY = {"sites": 432, "pairs": 1, "layers": 3, "prompt tokens": 96, "image tokens": 144}
 
 
 def run(tiny: bool = False) -> Report:
-    """A BLIP 256 wide with 8 heads a layer; peak memory in a process of its own for each point."""
+    """Measure a BLIP of width 256 with 8 heads per layer.
+
+    Peak memory is measured in a fresh process for each point.
+    """
     torch.set_num_threads(1)
     doublings, rounds = (1, 1) if tiny else (DOUBLINGS, ROUNDS)
     smallest = dict.fromkeys(START, 1) | {"prompt tokens": 12, "image tokens": 16}
@@ -51,18 +54,19 @@ def run(tiny: bool = False) -> Report:
     closing["memory_growth"] = memory["peak MiB"].iloc[1] / memory["peak MiB"].iloc[0]
     table = pd.concat([table, memory.assign(grown="sites (memory)")], ignore_index=True)
     notes = [
-        f"Image corruption, single heads of cross-attention and whole modules; median of {rounds} "
-        "rounds over all points; one thread. Each doubling leaves the other four as they are in "
-        "the first row. `..._doubled`: how many times longer the last doubling takes (2: linear; "
-        "the fixed work of two unpatched runs makes it less). `sites`: patched runs of one pair.",
-        "`peak MiB`: resident memory of a fresh process that runs the point; `memory_growth`: at "
-        f"{2**doublings} times the sites.",
+        "Image corruption, single cross-attention heads and whole modules, one thread. Medians of "
+        f"{rounds} rounds over all points. One quantity is doubled while the other four keep the "
+        "values of the first row. `..._doubled` is the time after the last doubling divided by the "
+        "time before it (2 means linear; the fixed work of two unpatched runs makes it less). "
+        "`sites` is the number of patched runs per pair.",
+        "`peak MiB` is the resident memory of a fresh process that runs the point. "
+        f"`memory_growth` is its growth when there are {2**doublings} times as many sites.",
     ]
     return Report("scaling", table, closing, notes)
 
 
 class _Work:
-    """One point: a model, its pairs and its sites."""
+    """The work of one point: a model, its pairs and its sites."""
 
     def __init__(self, point: dict[str, int]):
         side = 16 * round(point["image tokens"] ** 0.5)
@@ -84,7 +88,7 @@ class _Work:
                 *site_grid(self.model, position=position),
             ]
         ]
-        # Spread over all layers, so that fewer sites are not deeper ones.
+        # The sites spread over all layers, so that their number does not change their depth.
         self.sites = sites[:: len(sites) // point["sites"]][: point["sites"]]
 
     def run(self) -> None:
@@ -92,7 +96,7 @@ class _Work:
 
 
 def _peak_of(point: dict[str, int]) -> float:
-    """MiB of resident memory that a process needs at most for one point."""
+    """Peak resident memory, in MiB, of a process that runs one point."""
     code = f"from benchmarks.scaling import print_peak; print_peak({point!r})"
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
@@ -108,6 +112,9 @@ def print_peak(point: dict[str, int]) -> None:
 
 
 def _own_peak() -> float:
-    """MiB. Not getrusage's ru_maxrss: a new process inherits that of the one which starts it."""
+    """Peak resident memory of this process, in MiB.
+
+    It is not read from getrusage's ru_maxrss, which a process inherits from its parent.
+    """
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024

@@ -1,5 +1,5 @@
-"""A class on one machine: chapters beside each other, with the number of threads that torch takes
-where nobody sets it."""
+"""Measure a class on one machine: several chapters run at the same time, with torch's default
+number of threads."""
 
 import os
 import subprocess
@@ -21,11 +21,11 @@ CHAPTER = Path(__file__).resolve().parents[1] / "book" / "04_first_patch.ipynb"
 
 
 def run(tiny: bool = False) -> Report:
-    """Seconds of one chapter alone and of several of them side by side, in turns."""
+    """Measure the seconds of one chapter alone and of several at the same time, in alternation."""
     rounds = 1 if tiny else ROUNDS
     together = 2 if tiny else SIDE_BY_SIDE
     with _on_cores(CORES) as cores:
-        _chapters(1, tiny)  # So that files are in memory and bytecode is compiled.
+        _chapters(1, tiny)  # Warm up: read files into memory and compile bytecode.
         rows = [
             {
                 "chapters": count,
@@ -39,16 +39,16 @@ def run(tiny: bool = False) -> Report:
     alone, beside = (table[table.chapters == n].seconds.median() for n in (1, together))
     closing = {"ratio": beside / alone, "alone_s": alone, "beside_s": beside}
     notes = [
-        f"{CHAPTER.stem} at its full size, OMP_NUM_THREADS not set, {cores} cores: alone, and "
-        f"{together} side by side. `ratio` is the time of all {together} over the time of one; "
-        f"{together / cores:g} is what the cores allow.",
+        f"{CHAPTER.stem} at full size on {cores} cores, with OMP_NUM_THREADS unset: one process, "
+        f"and {together} at the same time. `ratio` is the time of {together} divided by the time "
+        f"of one. With {cores} cores it is at least {together / cores:g}.",
     ]
     return Report("threads", table, closing, notes)
 
 
 @contextmanager
 def _on_cores(count: int) -> Iterator[int]:
-    """Within this block, processes that are started share this many cores, or what there are."""
+    """Restrict this process and those that it starts to `count` cores, or to all if it has fewer."""
     before = os.sched_getaffinity(0)
     mine = set(sorted(before)[:count])
     os.sched_setaffinity(0, mine)
@@ -59,7 +59,7 @@ def _on_cores(count: int) -> Iterator[int]:
 
 
 def _chapters(count: int, tiny: bool) -> None:
-    """Execute the chapter in so many processes at once, each in an empty folder."""
+    """Execute the chapter in `count` processes at the same time, each in an empty folder."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", CHAPTER, os.devnull]
     if tiny:
@@ -69,4 +69,4 @@ def _chapters(count: int, tiny: bool) -> None:
         running = [subprocess.Popen(command, cwd=home, env=environment) for home in homes]
         codes = [process.wait() for process in running]
     if any(codes):
-        raise RuntimeError(f"{CHAPTER.name} failed: exit codes {codes}.")
+        raise RuntimeError(f"{CHAPTER.name} failed with the exit codes {codes}.")

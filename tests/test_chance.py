@@ -53,5 +53,7 @@ def test_flips_are_of_whole_scenes():
 
 
 def test_other_rules_have_no_null(one_universal):
-    with pytest.raises(NoticeError, match="known for the rules signed and paper, not for 'max_t'"):
+    with pytest.raises(
+        NoticeError, match="no null distribution for the rule 'max_t'; choose signed or paper"
+    ):
         chance(one_universal, "max_t")

@@ -152,7 +152,7 @@ def test_the_command_and_what_it_refuses(tmp_path, capsys):
     hours = estimate(published(LLAVA), pairs=100)["hours"].sum()
     assert re.search(r"nf4 +4\.1 +3\.2 +7\.3\n", printed)
     assert printed.splitlines()[-1] == f"{hours:.1f} hours in all"
-    with pytest.raises(NoticeError, match="Peaks are known of T4, RTX 3090, A100, H100"):
+    with pytest.raises(NoticeError, match="Choose one of T4, RTX 3090, A100, H100"):
         estimate(published(BLIP), gpu="H200")
     with pytest.raises(NoticeError, match=r"has no config\.json"):
         read_config(tmp_path)

@@ -250,24 +250,28 @@ def test_logit_suppression_is_told_by_effects(pairs, objects):
         effects.query("layer == 2 and head == 1")["effect"].mean()
     )
     assert "effect" not in head_roles(planted(pairs, objects), draws=99)
-    with pytest.raises(NoticeError, match="query 'correct', the effects are of patches at last"):
+    with pytest.raises(
+        NoticeError, match="query 'correct', but the effects are of patches at last"
+    ):
         head_roles(planted(pairs, objects), effects=effects.assign(role="last"), **FEW)
     with pytest.raises(NoticeError, match="lack some heads of cross_attention"):
         head_roles(planted(pairs, objects), effects=effects[effects["layer"] < 2], **FEW)
     for wrong in ({"component": "mlp"}, {"corruption": np.where(effects["layer"] < 1, "a", "b")}):
-        with pytest.raises(NoticeError, match="must be of 'cross_attention' and of one corruption"):
+        with pytest.raises(
+            NoticeError, match="must be of 'cross_attention' and under one corruption"
+        ):
             head_roles(planted(pairs, objects), effects=effects.assign(**wrong), **FEW)
 
 
 def test_what_cannot_be_measured_is_named(pairs):
     maps = of(pairs, noise(pairs))
-    with pytest.raises(NoticeError, match="no region 'thing'; there are differs, named, other"):
+    with pytest.raises(NoticeError, match="no region 'thing'; choose one of differs, named, other"):
         head_roles(maps, "thing")
     two = of(pairs[:4], noise(pairs[:4]))
     with pytest.raises(NoticeError, match="2 scenes have a mask for 'named'"):
         head_roles(two)
     blind = replace(maps, pairs=tuple(replace(pair, clean_masks=None) for pair in pairs))
-    with pytest.raises(NoticeError, match=r"0 scenes have a mask .* real pictures have no masks"):
+    with pytest.raises(NoticeError, match=r"0 scenes have a mask .* photographs have none"):
         head_roles(blind)
     with pytest.raises(NoticeError, match="4 scenes are too few for halves"):
         role_halves(of(pairs[:8], noise(pairs[:8])))

@@ -264,7 +264,7 @@ def test_the_null_is_matched_and_subtracted_pair_by_pair():
     np.testing.assert_allclose(matched["effect"], np.arange(32.0))
     np.testing.assert_allclose(head_effects(matched)["fraction_recovered"], [1.5, 1.6])
     np.testing.assert_allclose(beyond_null(table, null)["effect"], 3 - np.arange(32.0))
-    with pytest.raises(NoticeError, match=r"Give null_of\(table, null\)"):
+    with pytest.raises(NoticeError, match=r"Use null_of\(table, null\)"):
         head_effects(null)
     with pytest.raises(NoticeError, match="The null lacks 8 rows of the table"):
         beyond_null(table, null[null["scene_id"] != "svo-2"])
@@ -305,11 +305,11 @@ def test_what_cannot_be_compared_is_refused(swept):
     with pytest.raises(NoticeError, match="per_head=True"):
         gather([modules])
     table = gather([swept])
-    with pytest.raises(NoticeError, match="no rule 'best'; rules are signed, max_t"):
+    with pytest.raises(NoticeError, match="no rule 'best'; choose one of signed, max_t"):
         head_effects(table, "best")
     with pytest.raises(NoticeError, match="`gather` adds it"):
         head_effects(table.drop(columns="corruption"))
-    with pytest.raises(NoticeError, match="patched_probability is no change"):
+    with pytest.raises(NoticeError, match="patched_probability is not a change"):
         head_effects(table, metric="patched_probability")
     with pytest.raises(NoticeError, match="no source run"):
         head_effects(table.assign(source_logit_correct=np.nan))

@@ -1,4 +1,5 @@
-"""Heads: which matter (selection), how sure one can be (statistics), what they look at (roles)."""
+"""Which heads matter (`selection`), how certain that is (`statistics`), and where they look
+(`roles`)."""
 
 from .attention import (
     AttentionMaps,

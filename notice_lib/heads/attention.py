@@ -1,7 +1,7 @@
-"""Where heads look: attention from tokens of the question to the patches of the image.
+"""Where heads look: the attention from tokens of the question to the patches of the image.
 
-Read from the unmodified model by forward hooks. BLIP's question encoder looks at the image by
-cross-attention, LLaVA's language model by self-attention to its image tokens.
+Forward hooks read the attention weights from the unmodified model. BLIP's question encoder attends
+to the image by cross-attention, LLaVA's language model by self-attention to its image tokens.
 """
 
 import re
@@ -21,15 +21,16 @@ from ..pairs import SemanticPair
 
 @dataclass(frozen=True)
 class RunAttention:
-    """What the tokens of one run attend to, and the patches as the vision tower leaves them.
+    """The attention of one run's tokens to the image, and the norms of the image's patches.
 
     Attributes:
-        patches: (layers, heads, tokens, patches). With `cls`, and in LLaVA with the attention to
-            text, a row sums to one.
-        cls: (layers, heads, tokens): attention to the tower's [CLS] token; zero in LLaVA, which
-            drops that token, and in the generic family.
-        norms: (patches,) Euclidean norms of the tower's output, before a final LayerNorm makes
-            them alike; in the generic family, of what stands in place of the image's tokens.
+        patches: attention to the patches, (layers, heads, tokens, patches). A row sums to one
+            together with `cls` and, in LLaVA, with the attention to text.
+        cls: attention to the vision tower's [CLS] token, (layers, heads, tokens). It is zero in
+            LLaVA, which drops that token, and in the generic family.
+        norms: Euclidean norms of the vision tower's output, (patches,), taken before a final
+            LayerNorm equalises them. In the generic family they are the norms of the embeddings
+            that replace the image tokens.
     """
 
     patches: np.ndarray
@@ -39,16 +40,17 @@ class RunAttention:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What one query attends to in the images of N pairs, by L layers of H heads on P patches.
+    """Attention of one query to the images of N pairs, in L layers of H heads, on P patches.
 
     Attributes:
         pairs: the N pairs.
-        patches: (N, L, H, P) attention to the patches, the mean over the query's tokens.
-        cls: (N, L, H) attention to the tower's [CLS] token.
-        norms: (N, P), as in `RunAttention`.
-        component: which component looks at the image.
-        query, run: as they were asked for.
-        grid, image_size: of the model, in patches and pixels a side.
+        patches: attention to the patches, (N, L, H, P), averaged over the query's tokens.
+        cls: attention to the vision tower's [CLS] token, (N, L, H).
+        norms: norms of the patches, (N, P), as in `RunAttention`.
+        component: the component that attends to the image.
+        query, run: the arguments given to `attention_maps`.
+        grid: the number of patches along each side of the model's image.
+        image_size: the number of pixels along each side of the model's image.
     """
 
     pairs: tuple[SemanticPair, ...]
@@ -65,35 +67,41 @@ class AttentionMaps:
 def attention_maps(
     model: VLM, pairs: Iterable[SemanticPair], query: str = "published", run: str = "clean"
 ) -> AttentionMaps:
-    """Every head's attention from one query of the question to the image, for each pair.
+    """Record every head's attention from one query in the question to the image, for each pair.
 
     Args:
-        query: "published" takes the token at which the published code draws its maps: the correct
-            option, and for states the noun (circuit_analysis.ipynb). Or a token role: "correct",
-            "incorrect", "or", "last", ... Where that is several tokens, their mean is taken (the
-            published code takes the first).
-        run: "clean" or "corrupt": whose image the question is asked about.
+        model: the model whose attention is recorded.
+        pairs: the pairs to run.
+        query: a token role ("correct", "incorrect", "or", "last", ...) or "published". The latter
+            is the token for which the published code draws its maps: the noun in states, and the
+            correct option elsewhere (circuit_analysis.ipynb). If a query has several tokens, their
+            mean is taken (the published code takes the first).
+        run: the run whose image the question is asked about, "clean" or "corrupt".
 
     Raises:
-        NoticeError: no pairs, no such role, the prompt has no such token, or it sees no image.
+        NoticeError: there are no pairs, `query` is not a token role, a prompt has no such token,
+            the token stands before the image, or images have different numbers of tokens.
     """
     if query not in ("published", *ROLES):
-        raise NoticeError(f"A query is 'published' or one of {', '.join(ROLES)}, not {query!r}.")
+        raise NoticeError(
+            f"The query must be 'published' or one of {', '.join(ROLES)}, not {query!r}."
+        )
     pairs = tuple(pairs)
     if not pairs:
-        raise NoticeError("Attention of no pairs was asked for; give at least one.")
+        raise NoticeError("There are no pairs to read attention from; give at least one.")
     runs: list[RunAttention] = []
     for pair in progress.bar(pairs, desc=f"attention of {model.name}", unit="pair"):
         inputs = model.inputs(pair.image(run), pair.prompt)
         found = image_attention(model, inputs, _query_tokens(model, pair, inputs, query))
         if not found.patches.any((0, 1, 3)).all():
             raise NoticeError(
-                f"Pair {pair.pair_id}: tokens of the query {query!r} stand before the image."
+                f"Pair {pair.pair_id}: tokens of the query {query!r} stand before the image and "
+                "cannot attend to it. Choose a query behind the image."
             )
         if runs and found.norms.shape != runs[0].norms.shape:
             raise NoticeError(
-                f"Pair {pair.pair_id}: its image gives {len(found.norms)} tokens, the first "
-                f"pair's {len(runs[0].norms)}. Give all images one size."
+                f"Pair {pair.pair_id}: its image becomes {len(found.norms)} tokens, but the first "
+                f"pair's image becomes {len(runs[0].norms)}. Use images of one size."
             )
         runs.append(found)
     return AttentionMaps(
@@ -113,13 +121,16 @@ def attention_maps(
 def image_attention(
     model: VLM, inputs: Inputs, tokens: Iterable[int] | None = None
 ) -> RunAttention:
-    """Attention to the image in one full forward of the unmodified model.
+    """Record the attention to the image in one full forward pass of the unmodified model.
 
     Args:
-        tokens: indices of the queries to keep, which saves memory; by default all T.
+        model: the model to run.
+        inputs: the run's inputs.
+        tokens: indices of the query tokens to keep, by default all of them. Keeping a few saves
+            memory.
 
     Raises:
-        NoticeError: the model computes its attention without ever forming the weights.
+        NoticeError: the model's attention implementation never forms the attention weights.
     """
     rows = list(range(len(inputs)) if tokens is None else tokens)
     maps: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -143,25 +154,26 @@ def image_attention(
 
 
 def shares(patches: np.ndarray) -> np.ndarray:
-    """(..., P) attention to patches as shares of a head's attention to all patches: sums of one.
+    """Normalise attention to patches, (..., P), so that it sums to one over the patches.
 
-    So that "where in the image" is told apart from "how much of the image": otherwise a head that
-    looks at [CLS] or at text is below the average everywhere. (The published figures do without.)
+    Shares separate where in the image a head looks from how much it looks at the image. Without
+    them, a head that attends to [CLS] or to text is below the average on every patch. (The
+    published figures do not normalise.)
     """
     return patches / patches.sum(-1, keepdims=True)
 
 
 def minus_average(maps: np.ndarray) -> np.ndarray:
-    """D: (N, L, H, P) maps minus their average over all layers and heads of the same image.
+    """Subtract from maps (N, L, H, P) their average over all layers and heads of the same image.
 
-    Of `AttentionMaps.patches` it is what the published figures draw; of their `shares`, whose D
-    sums to zero over the patches, it is what roles are measured on.
+    The difference is called D. The published figures draw the D of `AttentionMaps.patches`. Roles
+    are measured on the D of their `shares`, which sums to zero over the patches.
     """
     return maps - maps.mean((1, 2), keepdims=True)
 
 
 def _weights(model: VLM, output: tuple) -> torch.Tensor:
-    """An attention's weights (1, H, T, keys), from what it returns."""
+    """The attention weights (1, H, T, keys) in the output of an attention module."""
     if output[1] is None:
         raise NoticeError(
             f"{model} never forms its attention weights. "
@@ -178,12 +190,15 @@ def _query_tokens(model: VLM, pair: SemanticPair, inputs: Inputs, query: str) ->
         role = "correct" if query == "published" else query
         found = [i for i, name in enumerate(model.roles(inputs, pair.spans)) if name == role]
     if not found:
-        raise NoticeError(f"Pair {pair.pair_id}: {pair.prompt!r} has no token for {query!r}.")
+        raise NoticeError(
+            f"Pair {pair.pair_id}: {pair.prompt!r} has no token for {query!r}. Choose another "
+            "query or leave the pair out."
+        )
     return found
 
 
 def _noun(pair: SemanticPair) -> tuple[int, int]:
-    """Of "Is this bottle red or blue?" where "bottle" stands: the word before the options."""
+    """The span of the word before the options: "bottle" in "Is this bottle red or blue?"."""
     before = pair.prompt[: min(pair.spans.correct, pair.spans.incorrect)[0]]
     words = list(re.finditer(r"\w+", before))
     if not words:

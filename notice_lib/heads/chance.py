@@ -1,10 +1,10 @@
-"""How many universal heads a rule finds by chance, in data without any.
+"""How many universal heads a rule finds by chance, in data that contain none.
 
-Each rule needs the null that can fool it. The tested rule asks for a mean over scenes, so the signs
-of whole scenes are flipped: nothing has a mean then, and every head keeps its spread. That leaves
-mean |effect| as it is, and with it every list of the paper's rule. So for the 2-SD rules the heads'
-labels are permuted within each layer, anew in each condition: lists keep their lengths and layers,
-and agree by chance alone.
+Each rule needs a null distribution that can fool it. The tested rule looks at means over scenes, so
+its null flips the signs of whole scenes: every mean then has expectation zero, and every head keeps
+its spread. Flips do not change mean |effect|, however, and therefore not a single selection of the
+paper's rule. The null of the paper's rule permutes the heads' labels within each layer, separately
+in each condition: the selections keep their sizes and layers, but agree only by chance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,35 +14,40 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from ..errors import NoticeError
+from .decision import LEVEL
 from .selection import KINDS, MINIMUM
 from .statistics import sign_flip_test, two_sd
 from .table import CONDITION, HEAD, scene_effects, total_effect
 
 DRAWS = 1000
 FLIPS = 1999
-"""Sign flips within a draw: of a head that stands out in every condition of a draw by chance."""
+"""Sign flips per test within one draw of the null. Only heads whose means exceed the minimum in
+every condition, with one sign, are tested."""
 
 
 def chance(
     table: pd.DataFrame, rule: str = "signed", draws: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
-    """How many heads a rule finds universal, and how many in data without universal heads.
+    """Count the heads that a rule finds universal, in the data and under its null distribution.
 
     Args:
-        table: from `gather`.
-        rule: "signed" (flips of scenes) or "paper" (permuted labels).
-        draws: of the null.
+        table: effects from `gather`.
+        rule: "signed" (whose null flips scenes) or "paper" (whose null permutes labels).
+        draws: number of draws of the null.
+        seed: seed of the draws.
 
     Returns:
-        One row a component and kind: component, kind, rule, heads (how many there are), universal,
-        expected (mean over draws), p (the share of draws with at least as many; the data count as
-        one) and draws.
+        One row per component and kind: component, kind, rule, heads (the number of heads of the
+        component), universal (how many are universal), expected (mean number over draws), p (share
+        of draws with at least as many, the data counting as one draw) and draws.
 
     Raises:
-        NoticeError: a rule without a null of its own.
+        NoticeError: the rule has no null distribution.
     """
     if rule not in NULLS:
-        raise NoticeError(f"Chance is known for the rules {' and '.join(NULLS)}, not for {rule!r}.")
+        raise NoticeError(
+            f"There is no null distribution for the rule {rule!r}; choose {' or '.join(NULLS)}."
+        )
     rows = []
     for component, part in table.groupby("component", observed=True):
         for kind, corruptions in KINDS.items():
@@ -60,11 +65,13 @@ def chance(
 def universal_by_flips(
     effects: Sequence[np.ndarray], minimum: Sequence[float], flips: int = FLIPS, seed: int = 0
 ) -> int:
-    """How many heads the tested rule finds universal.
+    """Count the heads that the tested rule finds universal.
 
     Args:
-        effects: for each condition (scenes, heads).
-        minimum: for each condition, the smallest effect that counts.
+        effects: one array (scenes, heads) per condition.
+        minimum: the smallest effect that counts, one per condition.
+        flips: random sign flips per test.
+        seed: seed of the flips.
     """
     means = np.stack([values.mean(0) for values in effects])
     least = np.array(minimum)[:, None]
@@ -79,17 +86,22 @@ def universal_by_flips(
         ],
         axis=0,
     )
-    return int((false_discovery_control(p) <= 0.05).sum())
+    return int((false_discovery_control(p) <= LEVEL).sum())
 
 
 def universal_by_labels(
     scores: Mapping[tuple, np.ndarray], layers: np.ndarray, draws: int, seed: int = 0
 ) -> tuple[int, np.ndarray]:
-    """How many heads the paper's rule finds universal, and in each draw of permuted labels.
+    """Count the heads that the paper's rule finds universal, in the data and with permuted labels.
 
     Args:
-        scores: for each condition (heads,), the mean of |effect| over pairs.
-        layers: (heads,) the layer of each head.
+        scores: the mean of |effect| over pairs in each condition, (heads,).
+        layers: the layer of each head, (heads,).
+        draws: number of permutations.
+        seed: seed of the permutations.
+
+    Returns:
+        The number in the data, and the numbers in the draws, (draws,).
     """
     rng = np.random.default_rng(seed)
     chosen = [two_sd(score) for score in scores.values()]
@@ -126,7 +138,7 @@ def _permuted(table: pd.DataFrame, draws: int, seed: int) -> tuple[int, np.ndarr
 
 
 def mean_sizes(table: pd.DataFrame) -> dict[tuple, pd.Series]:
-    """{(task, corruption): the paper's score of each head, the mean of |effect| over pairs}."""
+    """The paper's score of each head by (task, corruption): the mean of |effect| over pairs."""
     sizes = table.assign(size=table["effect"].abs())
     return {
         condition: part.groupby(HEAD, observed=True)["size"].mean().sort_index()
@@ -135,4 +147,4 @@ def mean_sizes(table: pd.DataFrame) -> dict[tuple, pd.Series]:
 
 
 NULLS = {"signed": _flipped, "paper": _permuted}
-"""How chance is simulated for each rule."""
+"""For each rule, the function that counts universal heads in the data and under its null."""

@@ -1,20 +1,21 @@
-"""When a claim about heads is seen, not seen, undecided, or not testable on these scenes.
+"""Decide whether the scenes show a claim about heads: seen, not seen, undecided or not testable.
 
-A claim says that some candidate, a head in a group of scenes, has a property. A property is one
-condition or several: the mean over scenes of some number lies above a minimum. A candidate has the
-property if *all* its conditions hold, so its p-value is the largest of theirs (one condition that
-fails is enough to refute it), and the claim is
+A claim says that at least one candidate (a head in a group of scenes) has a property. A property
+consists of one or more conditions, each of the form "the mean of a number over scenes lies above a
+minimum". A candidate has the property if *all* its conditions hold. Since a single failing
+condition refutes it, its p-value is the largest of its conditions' p-values. The claim is
 
-- **seen** if some candidate's p-value, times the number of tests, is at most .05;
-- **not seen** if for every candidate some condition's upper limit lies below its minimum, all
-  limits holding at once with 95 %;
-- **undecided** otherwise: these scenes allow both;
-- **not testable** if there are too few scenes for any p-value to survive the correction, whatever
-  the effect. Then the number of scenes that it would take is part of the answer.
+- **seen** if some candidate's p-value, multiplied by the number of tests, is at most .05;
+- **not seen** if, for every candidate, the upper limit of some condition lies below its minimum;
+  all limits hold simultaneously with 95 % confidence;
+- **undecided** otherwise: the scenes are compatible with both answers;
+- **not testable** if there are too few scenes for any p-value to survive the correction, however
+  large the effect. The finding then includes the number of scenes that would be needed.
 
-The unit is the scene: its answer orders and directions are averaged before. Verbs have fewer units
-than scenes (`as_units`). What is chosen by its effect is chosen on half A of the scenes and is
-measured on half B (`half_of`), halves that a hash of the scene's name has fixed.
+The unit of analysis is the scene: answer orders and directions of one scene are averaged first.
+Verbs have fewer independent units than scenes (`as_units`). Heads that are chosen by their effect
+are chosen on half A of the scenes and measured on half B. A hash of the scene's name fixes its
+half (`half_of`).
 
 Sources: Berger, Technometrics 24 (1982), for the largest p-value (an intersection-union test);
 Schuirmann, J. Pharmacokinetics and Biopharmaceutics 15 (1987), for limits that show an absence.
@@ -33,23 +34,23 @@ from scipy.stats import nct, t
 
 from ..errors import NoticeError
 from ..pairs import PairSet, SemanticPair
-from .statistics import sign_flip_test
+from .statistics import enough_draws, sign_flip_test
 
 LEVEL = 0.05
 POWER = 0.8
-"""How often a claim that is true by `delta` should be seen."""
+"""Probability with which a claim should be seen if its mean is `delta`."""
 
 Verdict = Literal["seen", "not seen", "undecided", "not testable", "repeats", "does not repeat"]
-"""The last two are of a procedure that tests nothing: whether it finds again what it found."""
+"""The last two are verdicts on a selection procedure without a test, such as the paper's rule."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A number of each scene and candidate, whose mean over scenes must lie above a minimum.
+    """The requirement that a mean over scenes lies above a minimum.
 
     Attributes:
-        values: (scenes, candidates).
-        minimum: in the values' unit; one for all candidates.
+        values: one number per scene and candidate, (scenes, candidates).
+        minimum: the minimum for all candidates, in the unit of `values`.
     """
 
     values: np.ndarray
@@ -61,11 +62,11 @@ class Group:
     """Candidates that are measured on the same scenes.
 
     Attributes:
-        name: of the group, such as "svo, subject"; "" where there is one group.
-        candidates: their names, in the columns' order.
-        conditions: what each candidate must fulfil. Conditions may be about different scenes.
-        hypotheses: the number of tests that the candidates make; by default one each. Two
-            candidates for the two signs of one head make one, since p-values are two-sided.
+        name: the group's name, such as "svo, subject", or "" if there is only one group.
+        candidates: the candidates' names, in the order of the conditions' columns.
+        conditions: the conditions that a candidate must meet. They may cover different scenes.
+        hypotheses: the number of tests for the candidates, by default one each. Two candidates
+            that stand for the two signs of one head need one test, since p-values are two-sided.
     """
 
     name: str
@@ -75,12 +76,12 @@ class Group:
 
     @property
     def tests(self) -> int:
-        """The number of tests that the candidates make."""
+        """The number of tests for the candidates."""
         return self.hypotheses or len(self.candidates)
 
     @property
     def scenes(self) -> int:
-        """The number of scenes of the smallest condition."""
+        """The number of scenes in the condition with the fewest."""
         return min(len(condition.values) for condition in self.conditions)
 
 
@@ -91,14 +92,14 @@ class Finding:
     Attributes:
         verdict: one of `Verdict`.
         best: the candidate with the smallest p-value, and its group.
-        estimate, low, high: the mean of the condition that is hardest for it, and the limits of
-            that mean, which hold for all candidates at once with 95 %.
-        p: its p-value, corrected for all tests.
+        estimate, low, high: the mean of the best candidate's hardest condition, and that mean's
+            limits, which hold for all candidates simultaneously with 95 % confidence.
+        p: the best candidate's p-value, corrected for all tests.
         passing: the number of candidates whose corrected p-value is at most .05.
-        tests: the number of tests that p is corrected for.
-        scenes: the number of scenes of the smallest group that was tested.
-        needed: the number of scenes a group would need for a claim that is true by delta to be seen
-            with 80 %, at the spread that these scenes have.
+        tests: the number of tests that `p` is corrected for.
+        scenes: the number of scenes in the smallest group that was tested.
+        needed: the number of scenes that a group needs for the claim to be seen with probability
+            .8 if the mean is `delta` and the spread is that of these scenes.
         left_out: groups with too few scenes for any p-value to survive the correction.
     """
 
@@ -116,13 +117,14 @@ class Finding:
 
 
 def decide(groups: Sequence[Group], delta: float, seed: int = 0) -> Finding:
-    """Decide whether some candidate of some group has its property.
+    """Decide whether at least one candidate in one of the groups has the property.
 
     Args:
-        groups: those with too few scenes for the number of tests are left out and named.
-        delta: the mean at which the answer should be found (see `Finding.needed`), in the unit of
-            the conditions: above the minimum to see a presence, below it to show an absence.
-        seed: of the sign flips.
+        groups: the groups of candidates. Groups with too few scenes for the number of tests are
+            left out and listed in the finding.
+        delta: the mean for which `Finding.needed` is computed, in the unit of the conditions. It
+            lies above the minimum to plan for a presence, below it to plan for an absence.
+        seed: seed of the sign flips.
     """
     kept, dropped = _testable(groups)
     if not kept:
@@ -147,32 +149,32 @@ def decide(groups: Sequence[Group], delta: float, seed: int = 0) -> Finding:
 
 
 def fewest_scenes(tests: int, level: float = LEVEL) -> int:
-    """The smallest number of scenes with which one p-value can survive a correction for `tests`.
+    """The smallest number of scenes at which a p-value can survive a correction for `tests` tests.
 
-    Flipping the signs of n scenes gives no two-sided p-value below 2 ** (1 - n).
+    With n scenes, a two-sided sign-flip test has no p-value below 2 ** (1 - n).
     """
     return math.ceil(1 + math.log2(tests / level))
 
 
 def scenes_needed(spread: float, gap: float, tests: int = 1, conditions: int = 1) -> int:
-    """The number of scenes at which a true claim is seen with 80 %.
+    """The number of scenes at which a true claim is seen with probability .8.
 
-    Each condition is seen with a chance that makes all of them together .8. The power is that of a
-    t-test with its noncentral distribution: with a dozen scenes and a strict level the normal
-    approximation asks for too few scenes by a third, and gives half of the power that it promises
-    (tests/test_decision.py shows both).
+    The power of each condition is set so high that all conditions hold together with probability
+    .8. It is computed from the noncentral t distribution. The usual normal approximation is wrong
+    for a dozen scenes and a strict level: it asks for a third too few scenes, which have about half
+    of the promised power (tests/test_decision.py shows both).
 
     Args:
         spread: standard deviation over scenes.
-        gap: how far the mean lies above the minimum, in the same unit.
+        gap: distance of the mean above the minimum, in the same unit.
         tests: the number of tests that p-values are corrected for.
-        conditions: how many conditions must hold.
+        conditions: the number of conditions that must hold.
 
     Raises:
-        NoticeError: the gap is not above zero.
+        NoticeError: the gap is not positive.
     """
     if not gap > 0:
-        raise NoticeError(f"No number of scenes shows a difference of {gap:g}; it must be above 0.")
+        raise NoticeError(f"No number of scenes shows a difference of {gap:g}: give a gap above 0.")
     least = max(3, fewest_scenes(tests))
     power = 1 - (1 - POWER) / conditions
 
@@ -191,14 +193,14 @@ def scenes_needed(spread: float, gap: float, tests: int = 1, conditions: int = 1
 
 
 def half_of(table: pd.DataFrame) -> pd.Series:
-    """The half, "A" or "B", of each row's scene.
+    """Assign each row's scene to half "A" or half "B".
 
-    Within each task and slot, scenes are ordered by a hash of their names and go to A and B in
-    turn. So the halves are of one size, depend on no random number, and a scene is in the same half
-    for every model that answers the same scenes.
+    Within each task and slot, scenes are sorted by a hash of their names and assigned to A and B
+    alternately. The halves therefore have equal sizes, no random number decides them, and they are
+    the same for all models that answer the same scenes.
 
     Args:
-        table: with the columns task, slot and scene_id.
+        table: a table with the columns task, slot and scene_id.
     """
     keys = ["task", "slot", "scene_id"]
     scenes = table[keys].astype(str).drop_duplicates()
@@ -212,10 +214,10 @@ def half_of(table: pd.DataFrame) -> pd.Series:
 
 
 def as_units(pairs: PairSet) -> PairSet:
-    """The pairs, with scene ids that name independent units.
+    """Replace the pairs' scene ids by names of independent units.
 
-    There are few verbs, so several scenes ask which of the same two verbs the same subject does to
-    the same object. They are one unit. Other scenes are units as they are.
+    There are few verbs, so several scenes ask the same question: which of two verbs a subject does
+    to an object. These scenes form one unit. Every other scene is a unit by itself.
     """
     return replace(pairs, pairs=tuple(replace(pair, scene_id=_unit(pair)) for pair in pairs))
 
@@ -228,7 +230,7 @@ def _unit(pair: SemanticPair) -> str:
 
 
 def _testable(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
-    """Groups with enough scenes, and those without; each that is left out makes fewer tests."""
+    """Groups with enough scenes, and the others. Leaving a group out lowers the number of tests."""
     kept = sorted(groups, key=lambda group: -group.scenes)
     dropped: list[Group] = []
     while kept:
@@ -240,7 +242,10 @@ def _testable(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
 
 
 def _not_testable(groups: Sequence[Group], delta: float) -> Finding:
-    """With the number of scenes that it would take, where there are enough to tell their spread."""
+    """The finding that no group is testable, with the number of scenes that would be needed.
+
+    That number is computed from the groups that have enough scenes (3) to estimate a spread.
+    """
     tests = sum(group.tests for group in groups)
     known = [group for group in groups if group.scenes >= 3]
     needed = [_measure(group, tests, delta, 0).needed for group in known]
@@ -254,7 +259,8 @@ def _not_testable(groups: Sequence[Group], delta: float) -> Finding:
 
 
 def _measure(group: Group, tests: int, delta: float, seed: int) -> Finding:
-    """One group's finding: "not seen" means that none of its candidates has the property."""
+    """The finding of one group. It is "not seen" if no candidate has the property, otherwise
+    "undecided": `decide` reads "seen" from `passing`."""
     p, upper, low, mean, spread = (
         np.stack(rows)
         for rows in zip(
@@ -281,15 +287,17 @@ def _measure(group: Group, tests: int, delta: float, seed: int) -> Finding:
 
 
 def _needed(spread: float, gap: float, tests: int, conditions: int) -> int:
-    """Scenes for a presence by delta to be seen, or an absence if delta lies below the minimum:
-    for a presence all conditions of one candidate must be shown, for an absence all candidates."""
+    """The number of scenes that shows a presence (gap > 0) or an absence (gap < 0).
+
+    A presence requires all conditions of one candidate to be shown, an absence all candidates.
+    """
     return scenes_needed(spread, abs(gap), tests, conditions if gap > 0 else tests)
 
 
 def _limits(condition: Condition, tests: int, seed: int) -> tuple[np.ndarray, ...]:
-    """(p, upper, low, mean, spread) of each candidate; limits of all tests at once."""
+    """(p, upper, low, mean, spread) of each candidate. The limits hold for all tests together."""
     values = np.asarray(condition.values, float)
-    draws = max(9999, math.ceil(4 * tests / LEVEL))  # The smallest corrected p is half the level.
+    draws = enough_draws(2 * tests, LEVEL)  # The smallest corrected p is half the level.
     mean, spread = values.mean(0), values.std(0, ddof=1)
     p = sign_flip_test(values - condition.minimum, 0.0, draws, seed)
     reach = t.ppf(1 - LEVEL / tests, len(values) - 1) * spread / math.sqrt(len(values))

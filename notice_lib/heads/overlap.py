@@ -1,7 +1,7 @@
-"""Attention against ground truth: how much of it lies on what, in the patches' grid.
+"""Compare attention with ground-truth masks: how much of it lies on which region of the image.
 
-Works on shares of a head's attention to the patches and on D, those shares minus their average
-over all layers and heads (`attention.shares`, `attention.minus_average`).
+The functions use shares of a head's attention to the patches (`attention.shares`) and D, which is
+those shares minus their average over all layers and heads (`attention.minus_average`).
 """
 
 from dataclasses import dataclass
@@ -15,29 +15,32 @@ from .attention import AttentionMaps, minus_average, shares
 NAMED = {"subject": ("subject",), "object": ("object",), "verb": ("subject", "object"),
          "emotion": ("subject",), "colour": ("object",), "shape": ("object",),
          "texture": ("object",)}  # fmt: skip
-"""The masks of what a question of each slot is about."""
+"""For each slot, the masks that show what its question is about."""
 
 HIGH_NORM = 3.0
-"""An outlier's norm, in medians of its image. (About 10 where they were found: Darcet et al.,
-2024.)"""
+"""Smallest norm of an outlier, as a multiple of the median norm in its image. (It was about 10 in
+the models in which outliers were discovered: Darcet et al., 2024.)"""
 HIGH_ATTENTION = 3.0
-"""An outlier's average attention, in even shares."""
+"""Smallest average attention to an outlier, as a multiple of an even share."""
 TESTABLE = 0.5
-"""Share of the images that must have an outlier, else outlier suppression is not testable."""
+"""Share of the images that must have an outlier for outlier suppression to be testable."""
 
 
 def regions(maps: AttentionMaps) -> dict[str, np.ndarray]:
-    """Ground-truth masks on the patches.
+    """Project the pairs' ground-truth masks onto the model's patches.
 
     Returns:
-        {name: (N, P) boolean}, empty rows where a pair has no such thing. `differs`: what the pair
-        changes; `named`: what the question is about (`NAMED`); `other`: any other subject, object
-        or distractor. A mask holds every patch that the thing reaches.
+        Boolean masks (N, P) by region: `differs` is what the pair changes, `named` is what the
+        question is about (`NAMED`), and `other` is any other subject, object or distractor. A mask
+        includes every patch that its region touches. A pair without the region has an empty row.
+
+    Raises:
+        NoticeError: the model's image tokens do not form one square grid of patches.
     """
     if not maps.grid:
         raise NoticeError(
-            "This model's image tokens are not one square block of patches, so masks cannot be "
-            "laid on them."
+            "This model's image tokens do not form one square grid of patches, so masks cannot be "
+            "projected onto them. Use a model whose tokens do, such as BLIP or LLaVA-1.5."
         )
     empty = np.zeros((maps.grid, maps.grid), bool)
     rows: dict[str, list[np.ndarray]] = {"differs": [], "named": [], "other": []}
@@ -52,10 +55,18 @@ def regions(maps: AttentionMaps) -> dict[str, np.ndarray]:
 
 
 def shuffled(maps: AttentionMaps, masks: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(N, P) masks of other scenes: each scene gets those of one other scene that has any.
+    """Give each scene the masks of another scene, for comparison.
+
+    Args:
+        maps: the attention maps whose pairs the masks belong to.
+        masks: one region's masks, (N, P). Scenes without a mask get none and give none.
+        seed: seed of the shuffle.
+
+    Returns:
+        The shuffled masks, (N, P).
 
     Raises:
-        NoticeError: fewer than two scenes have such a mask.
+        NoticeError: fewer than two scenes have a mask.
     """
     rng = np.random.default_rng(seed)
     has = masks.any(1)
@@ -71,19 +82,21 @@ def shuffled(maps: AttentionMaps, masks: np.ndarray, seed: int = 0) -> np.ndarra
 
 
 def head_overlap(maps: AttentionMaps, masks: dict[str, np.ndarray]) -> pd.DataFrame:
-    """How each head's D lies on regions of each image.
+    """Measure how each head's attention and D are distributed over regions of each image.
 
     Args:
-        masks: {region: (N, P) boolean}: of `regions`, or `shuffled` ones for comparison.
+        maps: attention maps from `attention_maps`.
+        masks: boolean masks (N, P) by region, from `regions`, or `shuffled` ones for comparison.
 
     Returns:
-        One row a pair, region, layer and head, where the pair has the region:
+        One row per pair, region, layer and head, for pairs that have the region:
 
-        - area: the region's share of the patches, what an even look would give it;
+        - area: the region's share of the patches, which is its share of uniform attention;
         - share: the region's share of the head's attention to the patches;
-        - excess: D summed over the region: share minus the average head's;
-        - above_mass: the region's share of D where D > 0; above_iou: intersection over union of
-          D > 0 with the region; below_mass, below_iou: the same for D < 0.
+        - excess: D summed over the region, which is share minus the average head's share;
+        - above_mass: the region's share of the positive part of D;
+        - above_iou: intersection over union of the patches with D > 0 and the region;
+        - below_mass, below_iou: the same for D < 0.
     """
     attention = shares(maps.patches.astype(float))
     difference = minus_average(attention)
@@ -131,14 +144,15 @@ def _region_table(maps, attention, difference, mask, rows, region) -> pd.DataFra
 
 @dataclass(frozen=True)
 class Outliers:
-    """Patches that stand out, (N, P) boolean each.
+    """Patches that stand out, as boolean arrays (N, P).
 
     Attributes:
-        by_norm: of at least `HIGH_NORM` times the image's median norm.
-        by_attention: with at least `HIGH_ATTENTION` times an even share of the average attention.
-        patches: both, which is what outliers (registers, attention sinks) are in the literature.
-            High attention alone may well be on an object.
-        testable: at least the share `TESTABLE` of the images has such a patch.
+        by_norm: patches whose norm is at least `HIGH_NORM` times the image's median norm.
+        by_attention: patches that get at least `HIGH_ATTENTION` times an even share of the average
+            attention.
+        patches: patches that meet both criteria. The literature calls these outliers, registers or
+            attention sinks. High attention alone may simply be attention to an object.
+        testable: whether at least the share `TESTABLE` of the images has such a patch.
     """
 
     by_norm: np.ndarray
@@ -153,8 +167,12 @@ class Outliers:
         return bool(self.patches.any(1).mean() >= TESTABLE)
 
     def table(self) -> pd.DataFrame:
-        """Rows norm, attention, both; columns: share of the images with such a patch, and mean
-        number of them an image."""
+        """Summarise the outliers by criterion.
+
+        Returns:
+            Rows norm, attention and both. Columns images (share of the images with such a patch)
+            and patches (mean number of such patches per image).
+        """
         found = {"norm": self.by_norm, "attention": self.by_attention, "both": self.patches}
         return pd.DataFrame(
             {
@@ -165,7 +183,7 @@ class Outliers:
 
 
 def outlier_patches(maps: AttentionMaps) -> Outliers:
-    """Look for outlier patches: by the norm of the vision tower's output, and by attention."""
+    """Find outlier patches by the norm of the vision tower's output and by average attention."""
     average = shares(maps.patches.astype(float)).mean((1, 2))
     return Outliers(
         maps.norms >= HIGH_NORM * np.median(maps.norms, 1, keepdims=True),

@@ -1,4 +1,4 @@
-"""Does a selection repeat itself? Agreement of two selections, and confirmation on other scenes."""
+"""Whether a selection of heads replicates: agreement of two selections, and tests on new scenes."""
 
 import numpy as np
 import pandas as pd
@@ -9,15 +9,16 @@ from .table import CONDITION, HEAD
 
 
 def agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """How far two halves, or two rules or metrics, agree on the heads.
+    """Compare two selections of heads, such as those of two halves, two rules or two metrics.
 
     Args:
-        first, second: from `head_effects`.
+        first, second: tables from `head_effects`.
 
     Returns:
-        One row a component and condition: rank_correlation (Spearman, of the mean effects over
-        heads), rank_correlation_abs (of mean_abs), first, second and both (how many heads each
-        selects) and jaccard (both / either; NaN if neither selects any).
+        One row per component and condition: rank_correlation (Spearman's correlation over heads
+        between the mean effects), rank_correlation_abs (the same for mean_abs), first, second and
+        both (how many heads the first, the second and both select), and jaccard (both divided by
+        the number that either selects; NaN if neither selects any).
     """
     keys = [*HEAD, *CONDITION]
     merged = first.merge(second, on=keys, suffixes=("_1", "_2"), validate="one_to_one")
@@ -49,22 +50,24 @@ def confirm_heads(
     draws: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Universal heads, tested again on scenes that had no part in their selection.
+    """Test universal heads again, on scenes that had no part in their selection.
 
-    Only the chosen heads are tested, so few corrections are due. The chance that any of them is
-    confirmed as one of its kind without being one is at most `level` (each kind and component;
-    Bonferroni over the chosen heads), by whichever rule they were chosen.
+    Only the chosen heads are tested, so the correction covers few tests. Within each kind and
+    component, the probability of confirming any head that is not universal is at most `level`
+    (Bonferroni over the chosen heads), whichever rule chose them.
 
     Args:
-        heads: from `universal_heads`; rows without a kind are passed over.
-        table: the other scenes' effects, from `gather` (see `halves`).
+        heads: table from `universal_heads`. Rows without a kind are ignored.
+        table: effects of the other scenes, from `gather` (see `halves`).
+        metric, level, minimum, draws, seed: as in `head_effects`.
 
     Returns:
-        The chosen heads: component, layer, head, kind, then of the other scenes image_effect,
-        text_effect, p_<kind> (corrected) and confirmed: of the same kind, with the same signs.
+        One row per chosen head: component, layer, head and kind; on the other scenes image_effect,
+        text_effect and p_<kind> (corrected); and confirmed, which is true if the other scenes show
+        the same kind with the same signs.
 
     Raises:
-        NoticeError: where `head_effects` raises it.
+        NoticeError: for the same reasons as in `head_effects`.
     """
     chosen = heads.loc[heads["kind"] != "", [*HEAD, "kind", "image_effect", "text_effect"]]
     if len(chosen) == 0:

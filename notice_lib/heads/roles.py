@@ -1,34 +1,35 @@
-"""What heads do with the image, measured with ground-truth masks (paper, section on head roles).
+"""Roles of heads: what they do with the image, measured with ground-truth masks.
 
-With D a head's shares of attention minus the average over all layers and heads (`attention`):
+The roles are those of the paper's section on head roles. D denotes a head's shares of attention
+minus their average over all layers and heads (`attention`).
 
-- **object detection**: D > 0 on the object;
-- **object suppression**: D < 0 on the object;
-- **outlier suppression**: D < 0 on patches that the average over-attends (`outlier_patches`).
+- **Object detection**: D > 0 on the object.
+- **Object suppression**: D < 0 on the object.
+- **Outlier suppression**: D < 0 on patches that attract too much attention on average
+  (`outlier_patches`).
 
-The rule. A head detects (suppresses) an object if, on average over scenes,
+A head detects (suppresses) an object if three conditions hold on average over scenes:
 
-1. D on the object is above (below) zero;
-2. and above (below) what it is with the masks of all other scenes: otherwise looking where
-   objects usually are would be enough;
-3. and 2 holds of the head's own attention too, counted in all of it, not in shares of what goes
-   to the image. D compares a head with the other heads: one that looks nowhere in particular is
-   below the average wherever the others look; and a head that does not look at the image has no
-   role in it, however its last thousandth is shared out.
+1. D on the object is above (below) zero.
+2. D on the object is above (below) D on the masks of all other scenes. Otherwise, attending to the
+   places where objects usually are would suffice.
+3. Condition 2 also holds for the head's attention itself, measured as part of all its attention
+   instead of as a share of its attention to the image. D compares a head with the other heads, so
+   a head with uniform attention is below the average wherever the others look. And a head that
+   ignores the image has no role in it, however it distributes the little attention that is left.
 
-A head suppresses outliers if D on them is below zero, and its own attention to them below an even
-share of what it gives to the image. The column `by_difference` has the class without what is asked
-of the head's own attention.
+A head suppresses outliers if D on them is below zero and its attention to them is below an even
+share of its attention to the image. The column `by_difference` gives the role without the
+conditions on the head's attention itself.
 
-Each condition is tested by flipping whole scenes (`sign_flip_test`). The largest p-value of a
-role's conditions is the role's, since one that fails is enough to refute it; these are corrected
-over all heads (Benjamini and Hochberg), so that an expected share of at most .05 of the heads with
-a role does not have it.
+Each condition is tested by flipping the signs of whole scenes (`sign_flip_test`). A single failing
+condition refutes a role, so the role's p-value is the largest of its conditions' p-values. These
+p-values are corrected over all heads (Benjamini and Hochberg), which bounds the expected share of
+false ones among the heads with a role by .05.
 
-Heads with a negative *effect* (logit suppression) are a separate role, told by a sweep.
+Logit suppression, a negative *effect*, is a separate role that is measured by a sweep.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -38,18 +39,17 @@ from scipy.stats import false_discovery_control
 
 from ..errors import NoticeError
 from .attention import AttentionMaps, shares
-from .decision import fewest_scenes
+from .decision import LEVEL, fewest_scenes
 from .overlap import outlier_patches, regions
-from .statistics import bootstrap_interval, sign_flip_test
+from .statistics import bootstrap_interval, enough_draws, sign_flip_test
 from .table import scene_effects
 
 HEAD_ROLES = ("object detection", "object suppression", "outlier suppression", "none")
 NAMES = ("detection", "suppression", "outliers")
-"""Of the first three roles in columns."""
+"""Names of the first three roles in columns."""
 
-LEVEL = 0.05
 MINIMUM = 0.01
-"""Smallest difference that counts by default, as a part of a head's attention: a convention."""
+"""Smallest difference that counts by default, as a part of a head's attention (a convention)."""
 
 
 def head_roles(
@@ -63,32 +63,38 @@ def head_roles(
     """Classify every head by where it looks.
 
     Args:
-        region: the object: one of `overlap.regions`.
-        effects: a table from `gather`, of one corruption and of the position that is the maps'
-            query, best of other scenes than those of the maps; adds what is known of logit
-            suppression.
-        minimum: smallest difference that counts, in each condition of the rule.
-        draws: random sign flips; by default so many that one head alone can have a role.
+        maps: attention maps from `attention_maps`.
+        region: the region that counts as the object, one of `overlap.regions`.
+        effects: a table from `gather` with one corruption, patched at the position that is the
+            maps' query. It adds the columns on logit suppression. Effects of scenes other than
+            those of the maps are best.
+        minimum: smallest difference that counts in each condition of the rule.
+        draws: random sign flips, by default enough for a single head to get a role.
+        seed: seed of the flips and the bootstrap.
 
     Returns:
-        One row a head (component, layer, head). Means over scenes, with 95 % intervals of each
-        head alone in `*_low` and `*_high`:
+        One row per head (component, layer, head). Numbers are means over scenes, and `*_low` and
+        `*_high` are 95 % intervals for each head separately.
 
-        - role (the first of `HEAD_ROLES` that holds) and by_difference; detection_q, suppression_q,
-          outliers_q: the p-value of each role, corrected over heads;
-        - share: the part of the head's attention to the patches that lies on the region; excess:
-          D there; excess_contrast: D there minus D on the masks of all other scenes;
-        - attention_contrast: the same of all the head's attention, to text and [CLS] as well;
+        - role: the first of `HEAD_ROLES` that holds; by_difference: the role without the conditions
+          on the head's attention itself;
+        - detection_q, suppression_q, outliers_q: the p-value of each role, corrected over heads;
+        - share: the share of the head's attention to the patches that lies on the region;
+        - excess: D on the region; excess_contrast: D on the region minus D on the masks of all
+          other scenes;
+        - attention_contrast: the same contrast for all of the head's attention, which includes
+          attention to text and [CLS];
         - outliers_excess: D on outlier patches; outliers_attention: the head's attention to them
-          minus an even share; NaN if outlier suppression is not testable on this model;
-        - image_mass, cls_mass: attention to all patches, and to [CLS];
-        - query: the token that the attention comes from; scenes: how many have the region;
-        - with `effects`: effect (logits, mean over scenes), effect_low, effect_high,
+          minus an even share. Both are NaN if outlier suppression is not testable on this model;
+        - image_mass, cls_mass: the attention to all patches and to [CLS];
+        - query: the token that the attention comes from; scenes: the number of scenes with the
+          region;
+        - if `effects` is given: effect (in logits, mean over scenes), effect_low, effect_high,
           logit_suppression_q and logit_suppression.
 
     Raises:
-        NoticeError: fewer than three scenes have the region; the effects lack a head, are of
-            several corruptions, or are at another token than the attention.
+        NoticeError: fewer than three scenes have the region, or `effects` lacks a head, has several
+            corruptions, or is measured at another token than the attention.
     """
     measured = role_scenes(maps, region)
     tested = measured.tested()
@@ -102,7 +108,7 @@ def head_roles(
         table = table.merge(found, on=["layer", "head"], how="left", validate="one_to_one")
         if table["effect"].isna().any():
             raise NoticeError(
-                f"The effects lack some heads of {maps.component}: sweep "
+                f"The effects lack some heads of {maps.component}. Sweep all of them: "
                 f"site_grid(model, [{maps.component!r}], per_head=True, position=...)."
             )
     return table
@@ -116,13 +122,18 @@ def role_halves(
     draws: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Classify every head on random halves of the scenes, which share no scene.
+    """Classify every head on random, disjoint halves of the scenes.
 
-    The halves have as many scenes of each task and slot.
+    Each task and slot contributes equally many scenes to both halves.
+
+    Args:
+        maps, region, minimum, draws: as in `head_roles`.
+        repeats: number of random splits.
+        seed: seed of the splits and the flips.
 
     Returns:
-        One row a repeat and head: its role on the one half (`first`) and on the other (`second`),
-        and how many scenes a half has (`scenes`).
+        One row per repeat and head: component, layer, head, repeat, scenes (the number of scenes in
+        the first half), and the head's role on either half (first, second).
 
     Raises:
         NoticeError: fewer than six scenes have the region.
@@ -130,7 +141,10 @@ def role_halves(
     rng = np.random.default_rng(seed)
     measured = role_scenes(maps, region)
     if len(measured) < 6:
-        raise NoticeError(f"{len(measured)} scenes are too few for halves; give at least 6.")
+        raise NoticeError(
+            f"{len(measured)} scenes are too few for halves; give at least 6 that have a mask for "
+            f"{region!r}."
+        )
     heads = _heads(maps)[["component", "layer", "head"]]
     kind = {pair.scene_id: f"{pair.task} {pair.slot}" for pair in maps.pairs}
     kinds = np.array([kind[name] for name in measured.names])
@@ -148,8 +162,10 @@ def role_halves(
 
 
 def _random_half(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(S,) boolean: half of the scenes of each kind; of odd numbers the half that is larger
-    changes from kind to kind."""
+    """Choose a random half of the scenes of each kind, (S,) boolean.
+
+    Where kinds have odd numbers of scenes, the larger half alternates between them.
+    """
     order = rng.permutation(len(kinds))
     order = order[np.argsort(kinds[order], kind="stable")]
     chosen = np.zeros(len(kinds), bool)
@@ -158,18 +174,18 @@ def _random_half(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def replication_rates(halves: pd.DataFrame) -> pd.DataFrame:
-    """How often a head that has a role on one half of the scenes has it on the other.
+    """Measure how often a head that has a role on one half of the scenes has it on the other half.
 
-    It is no interval of the number of heads with the role on all scenes: halves have half as many
-    scenes, so fewer heads pass.
+    The rate is not an interval for the number of heads with the role on all scenes: with half as
+    many scenes, fewer heads pass.
 
     Args:
-        halves: from `role_halves`.
+        halves: table from `role_halves`.
 
     Returns:
-        One row a role: heads (their mean number on a half), rate (of the heads with the role on one
-        half, the share that has it on the other; NaN without any, and where a half has too few
-        scenes for any head to get a role), scenes (of a half), splits.
+        One row per role: heads (mean number of heads with the role on a half), rate (the share of
+        them that has the role on the other half, too), scenes (in a half) and splits. The rate is
+        NaN if no head has the role, or if a half has too few scenes for any head to get one.
     """
     table = role_confusion(halves)
     heads = table.sum(axis=1)
@@ -181,15 +197,30 @@ def replication_rates(halves: pd.DataFrame) -> pd.DataFrame:
 
 
 def role_confusion(halves: pd.DataFrame) -> pd.DataFrame:
-    """Role on one half of the scenes against role on the other: number of heads, the mean over
-    repeats. The halves have no order, so the table is symmetric."""
+    """Cross-tabulate the heads' roles on one half of the scenes and on the other.
+
+    Args:
+        halves: table from `role_halves`.
+
+    Returns:
+        Mean numbers of heads over repeats, with `HEAD_ROLES` as index and columns. The table is
+        symmetric because the halves have no order.
+    """
     found = pd.crosstab(halves["first"], halves["second"])
     found = found.reindex(index=HEAD_ROLES, columns=HEAD_ROLES, fill_value=0)
     return (found + found.to_numpy().T) / 2 / halves["repeat"].nunique()
 
 
 def role_agreement(table: pd.DataFrame, halves: pd.DataFrame) -> pd.Series:
-    """For each row of `head_roles`' table, the share of halves that give the head the same role."""
+    """The share of halves on which each head has the same role as on all scenes.
+
+    Args:
+        table: table from `head_roles`.
+        halves: table from `role_halves`.
+
+    Returns:
+        One number per row of `table`.
+    """
     keys = ["layer", "head"]
     both = halves.melt(keys, ["first", "second"], value_name="half")
     both = both.merge(table[[*keys, "role"]], on=keys)
@@ -204,25 +235,30 @@ def against_random(
     draws: int = 9999,
     seed: int = 0,
 ) -> pd.Series:
-    """Are chosen heads different from random ones, as many of each layer?
+    """Compare chosen heads with random heads, as many from each layer.
 
     Args:
-        table: of `head_roles`.
+        table: table from `head_roles`.
         chosen: (layer, head) of the chosen heads.
         value: the column that is averaged over heads.
+        draws: number of random choices.
+        seed: seed of the random choices.
 
     Returns:
-        chosen (mean), random (mean over draws), low and high (95 % of the random means), and p:
-        how often random heads are at least as far from the random mean, either side.
+        chosen (mean of the chosen heads), random (mean over draws), low and high (the central 95 %
+        of the random means) and p (two-sided: the share of draws that are at least as far from the
+        random mean, the chosen heads counting as one draw).
 
     Raises:
-        NoticeError: no heads are given, or the table lacks one.
+        NoticeError: no heads are chosen, or the table lacks one of them.
     """
     rng = np.random.default_rng(seed)
     values = table.set_index(["layer", "head"])[value]
     chosen = list(dict.fromkeys(chosen))
     if not chosen or not set(chosen) <= set(values.index):
-        raise NoticeError(f"Choose heads (layer, head) that the table has, not {chosen}.")
+        raise NoticeError(
+            f"The chosen heads must be pairs (layer, head) that are in the table, not {chosen}."
+        )
     total = np.zeros(draws)
     for layer, n in pd.Series([layer for layer, _ in chosen]).value_counts().items():
         total += rng.permuted(np.tile(values[layer], (draws, 1)), axis=1)[:, :n].sum(1)
@@ -236,15 +272,16 @@ def against_random(
 
 @dataclass(frozen=True)
 class RoleScenes:
-    """Attention on masks, means over the pairs of each of S scenes; K heads, P patches.
+    """Attention and masks of S scenes, averaged over each scene's pairs, for K heads and P patches.
 
     Attributes:
-        names: (S,) ids of the scenes.
-        masks: (S, P).
-        shares, attention: (S, K, P): of the head's attention to patches, and of all its attention.
-        own_shares, own_attention: (S, K): of these, what lies on the scene's own masks.
-        outliers_excess, outliers_attention: (S, K) as in `head_roles`; NaN in scenes without
-            outliers.
+        names: ids of the scenes, (S,).
+        masks: masks of the region, (S, P).
+        shares: attention as shares of the head's attention to the patches, (S, K, P).
+        attention: attention as part of all the head's attention, (S, K, P).
+        own_shares, own_attention: the parts of these that lie on the scene's own mask, (S, K).
+        outliers_excess, outliers_attention: as in `head_roles`, (S, K). They are NaN in scenes
+            without outliers.
     """
 
     names: np.ndarray
@@ -260,11 +297,11 @@ class RoleScenes:
         return len(self.masks)
 
     def of(self, scenes: np.ndarray) -> "RoleScenes":
-        """Some of the scenes, by indices or a boolean mask."""
+        """Select scenes by indices or by a boolean mask."""
         return RoleScenes(**{name: values[scenes] for name, values in vars(self).items()})
 
     def tested(self) -> dict[str, np.ndarray]:
-        """What the rule tests, (scenes, K) each."""
+        """The quantities that the rule tests, each (scenes, K)."""
         there = ~np.isnan(self.outliers_excess[:, 0])
         return {
             "excess": _minus_mean(self.own_shares),
@@ -275,7 +312,7 @@ class RoleScenes:
         }
 
     def conditions(self, role: str) -> list[np.ndarray]:
-        """For one of `HEAD_ROLES`, the arrays (scenes, K) whose means must all be positive."""
+        """The arrays (scenes, K) whose means must all be positive for a role of `HEAD_ROLES`."""
         tested = self.tested()
         on_object = ("excess", "excess_contrast", "attention_contrast")
         return {
@@ -286,35 +323,40 @@ class RoleScenes:
 
 
 def _contrast(own: np.ndarray, attention: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """(S, K) attention on own masks against that on other scenes' masks.
+    """Attention on the scene's own mask minus that on other scenes' masks, (S, K).
 
-    A scene's attention and its masks each have a mean level on the other scenes' masks and
-    attention (large objects, usual places). With both levels and their mean taken off, what is
-    left has the mean over scenes of own minus shuffled masks, and no more spread than it must.
+    A scene's attention has a mean level on the masks of other scenes, and a scene's mask gets a
+    mean level of attention from other scenes, since objects may be large or in usual places. Both
+    levels are subtracted. The mean over scenes is that of own minus shuffled masks, and the spread
+    is as small as possible.
     """
     n = len(own)
     on_others = np.einsum("skp,sp->sk", attention, (masks.sum(0) - masks) / (n - 1))
     by_others = np.einsum("skp,sp->sk", (attention.sum(0) - attention) / (n - 1), masks)
     mean = on_others.mean(0)
-    # Leaving one scene out mixes the two levels a little; the factor undoes it exactly.
+    # Leaving one scene out mixes the two levels slightly; the factor corrects this exactly.
     return own - mean - (on_others + by_others - 2 * mean) * (n - 1) / (n - 2)
 
 
 def role_scenes(maps: AttentionMaps, region: str = "named") -> RoleScenes:
-    """What the roles' conditions are tested on.
+    """Average attention and masks over the pairs of each scene.
+
+    Args:
+        maps: attention maps from `attention_maps`.
+        region: one of `overlap.regions`.
 
     Raises:
-        NoticeError: no such region; fewer than three scenes have it.
+        NoticeError: the region does not exist, or fewer than three scenes have it.
     """
     known = regions(maps)
     if region not in known:
-        raise NoticeError(f"There is no region {region!r}; there are {', '.join(known)}.")
+        raise NoticeError(f"There is no region {region!r}; choose one of {', '.join(known)}.")
     rows = np.flatnonzero(known[region].any(1))
     names, scene_of = np.unique([maps.pairs[row].scene_id for row in rows], return_inverse=True)
     if len(names) < 3:
         raise NoticeError(
-            f"{len(names)} scenes have a mask for {region!r}: roles need three or more, and real "
-            "pictures have no masks."
+            f"{len(names)} scenes have a mask for {region!r}, but roles need at least three. Use "
+            "pairs with masks, such as the embedded ones; photographs have none."
         )
     masks = known[region][rows].astype(float)
     attention = maps.patches[rows].astype(float).reshape(len(rows), -1, masks.shape[1])
@@ -345,7 +387,7 @@ def _on(masks: np.ndarray, attention: np.ndarray) -> np.ndarray:
 
 
 def _minus_mean(values: np.ndarray) -> np.ndarray:
-    """D on a mask from shares on it, (..., K): the sum over patches commutes with the average."""
+    """D on a mask, from shares on it (..., K): summing over patches commutes with averaging."""
     return values - values.mean(-1, keepdims=True)
 
 
@@ -364,7 +406,7 @@ def _heads(maps: AttentionMaps) -> pd.DataFrame:
 
 
 def _classified(tested, minimum, draws, seed) -> pd.DataFrame:
-    """role, by_difference and the roles' q-values; one row a head."""
+    """The columns role, by_difference and <name>_q for each of `NAMES`, with one row per head."""
     p = {name: _p(values, minimum, draws, seed) for name, values in tested.items()}
     by_difference = {
         "detection": [p["excess"][0], p["excess_contrast"][0]],
@@ -390,20 +432,20 @@ def _classified(tested, minimum, draws, seed) -> pd.DataFrame:
 
 
 def _first(q: list[np.ndarray]) -> np.ndarray:
-    """The first role that holds, by head."""
+    """The first role of each head that holds."""
     return np.select([value <= LEVEL for value in q], HEAD_ROLES[:3], HEAD_ROLES[3])
 
 
 def _p(
     values: np.ndarray, minimum: float, draws: int | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each head's p-values that its mean is above `minimum`, and that it is below -`minimum`.
+    """p-values for a mean above `minimum` and for a mean below -`minimum`, each (heads,).
 
-    1 on the wrong side, and where there are fewer than three scenes.
+    A p-value is 1 if the mean has the other sign or there are fewer than three scenes.
     """
-    draws = draws or max(9999, math.ceil(2 * values.shape[1] / LEVEL))
     if len(values) < 3:
         return np.ones(values.shape[1]), np.ones(values.shape[1])
+    draws = draws or enough_draws(values.shape[1], LEVEL)
     p, mean = sign_flip_test(values, minimum, draws, seed), values.mean(0)
     return np.where(mean > 0, p, 1.0), np.where(mean < 0, p, 1.0)
 
@@ -417,24 +459,24 @@ def _summary(name: str, values: np.ndarray, seed: int) -> pd.DataFrame:
 
 
 def _check_site(maps: AttentionMaps, effects: pd.DataFrame) -> None:
-    """A head's role at one token says nothing of its effect at another."""
+    """Refuse effects at another token: a head's role at one token says nothing about them."""
     at = sorted(set(effects["role"].astype(str)))
     if at != [maps.query]:
         raise NoticeError(
-            f"The attention is that of the query {maps.query!r}, the effects are of patches at "
-            f"{', '.join(at)}. Read both at one token: attention_maps(model, pairs, {at[0]!r})."
+            f"The attention comes from the query {maps.query!r}, but the effects are of patches at "
+            f"{', '.join(at)}. Use the same token: attention_maps(model, pairs, {at[0]!r})."
         )
 
 
 def _suppressed_logits(
     table: pd.DataFrame, component: str, draws: int | None, seed: int
 ) -> pd.DataFrame:
-    """Each head's mean effect and whether it is negative; columns layer, head, effect, ..."""
+    """Each head's mean effect, and whether it is significantly negative (logit suppression)."""
     single = table[table["component"] == component]
     if single["corruption"].nunique() != 1:
         raise NoticeError(
-            f"The effects must be of {component!r} and of one corruption, but these are of "
-            f"{sorted(table['component'].unique())} and {sorted(table['corruption'].unique())}."
+            f"The effects must be of {component!r} and under one corruption, but the table has "
+            f"{sorted(table['component'].unique())} under {sorted(table['corruption'].unique())}."
         )
     by_scene = scene_effects(single)
     values = by_scene.to_numpy()

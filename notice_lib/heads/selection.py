@@ -1,45 +1,46 @@
-"""Which heads matter: rules of selection, and heads that matter in every task.
+"""Which heads matter in a condition, and which matter in every task.
 
-The input is the table of effects of several sweeps (`gather`), a condition is one task under one
-corruption. Two steps:
+The input is the table of effects of several sweeps (`gather`). A condition is one task under one
+corruption. The analysis has two steps:
 
-    found = head_effects(gather(sweeps))   # a row a head and condition: effect, interval, selected
-    heads = universal_heads(found)         # a row a head: its kind, and its effects side by side
+    found = head_effects(gather(sweeps))   # one row per head and condition: effect, interval, ...
+    heads = universal_heads(found)         # one row per head: its kind, its effects side by side
 
-**The paper's rule** ("paper") selects in each condition the heads whose mean `|score|` over pairs
-is at least mean + 2 SD over all heads of the component, and calls a head universal that is selected
-in every task. It has two faults, whatever the data. A mean of absolute values grows with a head's
-*spread*: a head that pushes the answer now here, now there, and nowhere on average, passes, and
-does so in every task if its spread is its own. (Flip the signs of effects at random: the rule
-selects the very same heads.) And the cut is relative: some of any long-tailed noise pass it, of
-heads that all matter at most a fifth, and no number of pairs makes it surer.
+**The paper's rule** ("paper") selects, in each condition, the heads whose mean `|score|` over pairs
+is at least mean + 2 SD over all heads of the component. A head that is selected in every task is
+universal. The rule has two defects, whatever the data. First, a mean of absolute values grows with
+a head's *spread*. A head that pushes the answer in either direction, and not at all on average, is
+selected, and it is selected in every task if its spread is large in every task. (With randomly
+flipped signs of effects, the rule selects exactly the same heads.) Second, the threshold is
+relative: some heads pass it in any long-tailed noise, at most a fifth pass it if all heads matter,
+and more pairs do not make the selection more certain.
 
-**The default rule** ("signed") asks what a head does *on average over scenes*: the mean is taken
-before the absolute value. A head is selected if its mean effect is larger than `minimum`, a share
-of the way from the base to the source run, in one direction, by a test that flips whole scenes
-(`statistics.sign_flip_test`), with Benjamini and Hochberg's correction over the component's heads.
-So of the heads selected in a condition an expected share of at most `level` does not have such
-an effect. Both parts are needed: a test alone would, with enough scenes, select nearly every head
-of a real model, since hardly any effect is exactly zero; a threshold alone would take noise.
+**The default rule** ("signed") asks what a head does *on average over scenes*: it takes the mean
+before the absolute value. It selects a head if its mean effect exceeds `minimum`, a share of the
+total effect (source minus base run), in one direction. A test that flips the signs of whole scenes
+decides this (`statistics.sign_flip_test`), with Benjamini and Hochberg's correction over the heads
+of the component. Among the heads selected in a condition, the expected share without such an
+effect is therefore at most `level`. The test and the minimum are both needed. With enough scenes, a
+test alone would select nearly every head of a real model, since hardly any effect is exactly zero;
+a threshold alone would select noise.
 
-A head is **universal** if it has such an effect in *every* condition, with the same sign. Its
-p-value for that is the largest of its p-values (one condition without an effect is enough to
-refute), 1 where signs differ; these are corrected over heads in turn. So `level` bounds the
-expected share of false ones among the *universal* heads too, which intersecting the conditions'
-lists would not. It holds whatever the dependence between conditions.
+A head is **universal** if it has such an effect in *every* condition, with the same sign. A single
+condition without an effect refutes this, so the p-value is the largest of the conditions' p-values,
+or 1 if signs differ. These p-values are corrected over heads as well. `level` thus also bounds the
+expected share of false ones among the *universal* heads, which it would not for an intersection of
+the conditions' selections. This holds for any dependence between conditions.
 
-What it assumes: scenes are drawn independently, and heads are not dependent in an adversarial way
-(Benjamini and Hochberg's rate holds for positive dependence; "max_t" bounds the chance of *any*
-false head, without such an assumption). What it does not say: that a head's effect is about this
-picture's content. A patch that merely takes something away from a run makes a wrong answer less
-certain, and so has an effect. `beyond_null` subtracts what activations of another scene do.
+The rule assumes that scenes are drawn independently and that heads are not negatively dependent
+(Benjamini and Hochberg's rate holds under positive dependence; "max_t" bounds the probability of
+*any* false head and needs no such assumption). It does not show that a head's effect concerns the
+content of this picture: a patch that merely removes something from a run makes a wrong answer less
+certain and so has an effect. `beyond_null` subtracts the effect of another scene's activations.
 
 Sources: paper, section 4; published code, BLIP/circuit_analysis.ipynb; Benjamini & Hochberg,
 JRSS B 57 (1995); Nichols et al., NeuroImage 25 (2005) and Benjamini & Heller, Biometrics 64 (2008)
 for the largest p-value.
 """
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -49,23 +50,23 @@ from scipy.stats import false_discovery_control
 from ..errors import NoticeError
 from ..models.answers import SCORES
 from ..patching import METRICS
-from .statistics import bootstrap_interval, max_t_test, sign_flip_test, two_sd
+from .statistics import bootstrap_interval, enough_draws, max_t_test, sign_flip_test, two_sd
 from .table import CONDITION, HEAD, scene_effects, total_effect
 
 _NEEDED = {*HEAD, *CONDITION, "pair_id", "scene_id", "draw", "donor"} | {
     f"{run}_{score}" for run in ("base", "source") for score in SCORES
 }
 KINDS = {"vision": ["image"], "text": ["text"], "multimodal": ["image", "text"]}
-"""The corruptions in all of whose tasks a universal head of each kind is selected."""
+"""For each kind of universal head, the corruptions under which it matters in every task."""
 
 MINIMUM = 0.005
-"""Smallest effect that counts by default: half a percent of the way from base to source run. A
-convention, as any such threshold: say how the number of heads depends on it."""
+"""Smallest effect that counts by default: half a percent of the total effect. Like any such
+threshold it is a convention, so report how the number of heads depends on it."""
 
 Rule = Literal["signed", "max_t", "paper", "abs_of_mean"]
 RULES: dict[str, str] = {
-    "signed": "mean effect above a minimum, either sign; false-discovery rate controlled (default)",
-    "max_t": "the same; the chance of any false head controlled",
+    "signed": "mean effect above a minimum, either sign; bounds the false-discovery rate (default)",
+    "max_t": "the same; bounds the probability of any false head",
     "paper": "mean of |effect| at least mean + 2 SD over heads, as the paper does",
     "abs_of_mean": "|mean effect| at least mean + 2 SD over heads",
 }
@@ -80,29 +81,30 @@ def head_effects(
     draws: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Each head's mean effect in each condition, how sure it is, and whether a rule selects it.
+    """Estimate each head's mean effect in each condition and select heads by a rule.
 
     Args:
-        table: from `gather`, with one row a pair, head and condition: one position only.
-        rule: one of `RULES`; the module's text says why "signed" is the default.
-        metric: a column of the table.
-        level: false-discovery rate ("signed") or chance of any false head ("max_t") in each
-            component and condition; the intervals cover 1 - level.
-        minimum: smallest mean effect that counts, as a share of the mean way from base to source
-            run in the condition; of "signed" and "max_t".
-        draws: random sign flips; by default so many that one head alone can be selected.
-        seed: of the flips and the bootstrap.
+        table: effects from `gather`, with one row per pair, head and condition, which means a
+            single position.
+        rule: one of `RULES`. The documentation of this module says why "signed" is the default.
+        metric: the column of `table` that measures effects.
+        level: false-discovery rate ("signed") or probability of any false head ("max_t") in each
+            component and condition. The intervals cover 1 - level.
+        minimum: smallest mean effect that counts, as a share of the condition's mean total effect.
+            Used by "signed" and "max_t".
+        draws: random sign flips, by default enough for a single head to be selected.
+        seed: seed of the flips and the bootstrap.
 
     Returns:
-        One row a head and condition: component, layer, head, task, corruption, rule, scenes
-        (their number), effect (mean over scenes, the metric's unit), fraction_recovered (the effect
-        over the mean effect of going all the way to the source run), mean_abs (mean `|metric|` over
-        pairs: the paper's score), low and high (bootstrap interval of effect,
-        `statistics.bootstrap_interval`), p (NaN without a test), q (corrected p) and selected.
+        One row per head and condition: component, layer, head, task, corruption, rule, scenes
+        (number of scenes), effect (mean over scenes, in the metric's unit), fraction_recovered
+        (effect divided by the mean total effect), mean_abs (mean `|metric|` over pairs, the paper's
+        score), low and high (interval of effect by `statistics.bootstrap_interval`), p (NaN without
+        a test), q (corrected p) and selected.
 
     Raises:
-        NoticeError: an unknown rule or metric; a metric that is no difference of two runs, with
-            a rule that tests against zero; and where `scene_effects` raises it.
+        NoticeError: the rule or metric is unknown, the metric is not a difference between two runs
+            although the rule tests against zero, or `scene_effects` raises it.
     """
     _check(rule, metric, table)
     table = table[[name for name in table if name in _NEEDED or name == metric]]
@@ -120,25 +122,34 @@ def head_effects(
 
 
 def universal_heads(found: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
-    """Heads that matter in every task: under image corruption ("vision"), under text corruption
-    ("text"), or under both ("multimodal").
+    """Find the heads that matter in every task.
 
-    By the 2-SD rules, heads selected in all those conditions, whatever their signs: the paper's
-    Table 1. By "signed" and "max_t", the largest p-value of the conditions, 1 if signs differ,
-    corrected over the component's heads (Benjamini and Hochberg; Bonferroni): an expected share
-    of at most `level` of the universal heads of a kind is none, or the chance that any is none.
+    A head is of kind "vision" if it matters in every task under image corruption, "text" if it does
+    under text corruption, and "multimodal" if it does under both.
+
+    With the 2-SD rules these are the heads that are selected in all conditions of the kind,
+    whatever their signs, as in the paper's Table 1. With "signed" and "max_t", the p-value of a
+    head is the largest of the conditions' p-values, or 1 if signs differ, corrected over the
+    component's heads. For "signed" (Benjamini and Hochberg) `level` bounds the expected share of
+    false ones among the universal heads of a kind; for "max_t" (Bonferroni) it bounds the
+    probability of any false one.
 
     Args:
-        found: from `head_effects`. A kind whose corruption is not there has no heads. With one
-            task, "universal" says no more than that task.
+        found: table from `head_effects`. A kind has no heads if a corruption that it needs is
+            missing. With a single task, "universal" refers to that task only.
+        level: bound on false universal heads.
 
     Returns:
-        One row a head: component, layer, head; kind ("multimodal", "vision", "text",
-        "vision, text" for one shown to be each but not both at once, or ""); for each kind a
-        column (bool) and q_<kind> (NaN without a test); image_effect and text_effect (means over
-        tasks); agreement (share of conditions with the more frequent sign); and for each
-        condition <task>_<corruption>_ effect, fraction_recovered, low, high, mean_abs, p, q and
-        selected.
+        One row per head:
+
+        - component, layer, head;
+        - kind: "multimodal", "vision", "text", "vision, text" (a head that is shown to be each of
+          them but not both at once), or "";
+        - for each kind, a boolean column of its name and q_<kind> (NaN without a test);
+        - image_effect, text_effect: means over tasks;
+        - agreement: the share of conditions with the more frequent sign;
+        - <task>_<corruption>_<name> for each condition, where the names are effect,
+          fraction_recovered, low, high, mean_abs, p, q and selected.
 
     Raises:
         NoticeError: a head is missing in some condition.
@@ -158,7 +169,9 @@ def universal_heads(found: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
         )
     }
     if wide["effect"].isna().any(axis=None):
-        raise NoticeError("Some heads are missing in some conditions: run the same sites in all.")
+        raise NoticeError(
+            "Some heads are missing in some conditions: sweep the same sites in all conditions."
+        )
     heads = pd.DataFrame(index=wide["effect"].index)
     for kind, corruptions in KINDS.items():
         heads[kind], heads[f"q_{kind}"] = _universal(wide, corruptions, rule, level)
@@ -177,7 +190,7 @@ def universal_heads(found: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
 
 def _check(rule: str, metric: str, table: pd.DataFrame) -> None:
     if rule not in RULES:
-        raise NoticeError(f"There is no rule {rule!r}; rules are {', '.join(RULES)}.")
+        raise NoticeError(f"There is no rule {rule!r}; choose one of {', '.join(RULES)}.")
     if "corruption" not in table or metric not in table:
         raise NoticeError(
             f"The table needs a column 'corruption' (`gather` adds it) and a column {metric!r} "
@@ -185,8 +198,8 @@ def _check(rule: str, metric: str, table: pd.DataFrame) -> None:
         )
     if metric == "patched_probability" and rule in ("signed", "max_t"):
         raise NoticeError(
-            f"The rule {rule!r} asks whether a patch changes something; patched_probability is "
-            "no change. Use restoration_probability, or one of the 2-SD rules."
+            f"The rule {rule!r} tests whether a patch changes something, but patched_probability "
+            "is not a change. Use restoration_probability, or the rule 'paper' or 'abs_of_mean'."
         )
 
 
@@ -205,12 +218,12 @@ def _condition(part, rule, metric, level, minimum, draws, seed) -> pd.DataFrame:
     if rule in ("paper", "abs_of_mean"):
         score = found["mean_abs"] if rule == "paper" else found["effect"].abs()
         return found.assign(p=np.nan, q=np.nan, selected=two_sd(score.to_numpy()))
-    draws = draws or max(9999, math.ceil(2 * matrix.shape[1] / level))
+    draws = draws or enough_draws(matrix.shape[1], level)
     smallest = minimum * abs(way) if minimum else 0.0
     if not np.isfinite(smallest):
         raise NoticeError(
-            "The minimum is a share of the way from base to source run, and these patches have no "
-            "source run (an ablation?). Give minimum=0."
+            "The minimum is a share of the total effect, source minus base run, but these patches "
+            "have no source run (perhaps they are ablations). Give minimum=0."
         )
     found["p"] = sign_flip_test(matrix, smallest, draws, seed)
     if rule == "signed":
@@ -221,7 +234,7 @@ def _condition(part, rule, metric, level, minimum, draws, seed) -> pd.DataFrame:
 
 
 def _universal(wide, corruptions, rule, level) -> tuple[pd.Series, pd.Series]:
-    """(is universal, q) of each head for one kind."""
+    """Whether each head is universal of one kind, and its q."""
     there = wide["p"].columns.get_level_values("corruption").isin(corruptions)
     heads = wide["p"].index
     none = pd.Series(np.nan, heads)

@@ -1,10 +1,12 @@
 """Statistics over scenes, for many heads at once.
 
-Every function takes `effects`, an array of shape (scenes, heads) that holds one number a scene and
-head. The rows are independent of each other, the columns need not be: the answer orders and
-directions of one scene are dependent, so they are averaged before (`selection.scene_effects`), and
-whole scenes are resampled, flipped or put into halves, all heads of a scene together.
+Functions take an array `effects` of shape (scenes, heads) with one number per scene and head. Rows
+must be independent of each other, columns need not be. The answer orders and directions of one
+scene are dependent, so they are averaged first (`table.scene_effects`), and scenes are resampled,
+flipped or split as a whole, with all their heads.
 """
+
+import math
 
 import numpy as np
 from scipy.stats import rankdata
@@ -12,24 +14,33 @@ from scipy.stats import rankdata
 from ..errors import NoticeError
 
 CHUNK = 1000
-"""Random draws that are held in memory at a time."""
+"""Number of random draws that are held in memory at once."""
+
+
+def enough_draws(tests: int, level: float) -> int:
+    """The number of random sign flips with which one of `tests` p-values can pass a correction."""
+    return max(9999, math.ceil(2 * tests / level))
 
 
 def bootstrap_interval(
     effects: np.ndarray, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Studentised bootstrap intervals of the heads' mean effects.
+    """Compute studentised bootstrap intervals for the heads' mean effects.
 
-    Scenes are drawn with replacement. In each draw the mean's distance from the observed mean is
-    divided by the draw's own standard error, and the quantiles of that ratio are multiplied by the
-    observed one: unlike the quantiles of the drawn means, this keeps its level with few scenes and
-    skewed effects. Each head's interval stands alone; of many heads some will miss.
+    Scenes are drawn with replacement. In each draw, the distance of the mean from the observed mean
+    is divided by the draw's standard error. The quantiles of this ratio are then multiplied by the
+    observed standard error. Unlike quantiles of the drawn means, such intervals keep their coverage
+    with few scenes and skewed effects. Each interval holds for its head alone: among many heads,
+    some intervals will miss.
 
     Args:
         effects: shape (scenes, heads).
+        level: coverage of each interval.
+        draws: number of bootstrap draws.
+        seed: seed of the draws.
 
     Returns:
-        Lower and upper ends, each of shape (heads,), in the effects' units.
+        Lower and upper ends, each of shape (heads,), in the unit of `effects`.
 
     Raises:
         NoticeError: fewer than three scenes.
@@ -54,24 +65,27 @@ def bootstrap_interval(
 def sign_flip_test(
     effects: np.ndarray, minimum: float = 0.0, draws: int = 9999, seed: int = 0
 ) -> np.ndarray:
-    """Two-sided p-values of each head's mean effect, by flipping the signs of whole scenes.
+    """Test each head's mean effect by flipping the signs of whole scenes.
 
-    If a head did nothing, a scene's effect would be as likely +x as -x. So the signs of scenes
-    are flipped at random, and p is the share of flips in which the mean is at least as extreme as
-    the one observed (which counts as one of them: no p is 0). With a minimum the hypothesis is
-    that the mean lies between -minimum and +minimum: "larger than that" is tested, rather than
-    merely "not zero", which with enough scenes is true of nearly every head.
+    If a head had no effect, a scene's effect would be +x as often as -x. The test therefore flips
+    the signs of scenes at random. The p-value is the share of flips in which the mean is at least
+    as extreme as the observed one, which counts as one of the flips, so that no p-value is 0. With
+    a minimum, the null hypothesis is that the mean lies between -minimum and +minimum. This tests
+    whether an effect is large enough to count, rather than merely not zero, which nearly every
+    effect is found to be with enough scenes.
 
-    The level is exact where effects are symmetric about their mean, and right in the limit of many
-    scenes otherwise. With few scenes all flips are taken, and no p is below 2 ** (1 - scenes).
+    The level is exact if effects are symmetric about their mean, and otherwise asymptotic in the
+    number of scenes. With few scenes, all flips are enumerated and no p-value is below
+    2 ** (1 - scenes).
 
     Args:
         effects: shape (scenes, heads).
-        minimum: smallest effect that counts, in the effects' units.
-        draws: random flips; the smallest p is 2 / (draws + 1).
+        minimum: smallest effect that counts, in the unit of `effects`.
+        draws: number of random flips; the smallest p-value is 2 / (draws + 1).
+        seed: seed of the flips.
 
     Returns:
-        Shape (heads,).
+        Two-sided p-values, shape (heads,).
 
     Raises:
         NoticeError: fewer than three scenes.
@@ -89,13 +103,20 @@ def sign_flip_test(
 def max_t_test(
     effects: np.ndarray, minimum: float = 0.0, draws: int = 9999, seed: int = 0
 ) -> np.ndarray:
-    """p-values as `sign_flip_test` gives them, each already corrected for all heads of the array.
+    """Test each head's mean effect as `sign_flip_test` does, corrected for all heads.
 
-    Each head is compared with the most extreme t of *any* head in a flip. So the chance that any
-    head without an effect gets a p below .05 is at most .05 (family-wise error), however heads
-    depend on each other: stricter than a false-discovery rate.
+    Each head is compared with the most extreme t of *any* head in a flip. The probability that any
+    head without an effect gets a p-value below .05 is therefore at most .05 (family-wise error),
+    however the heads depend on each other. This is stricter than a false-discovery rate.
 
-    Args, returns, raises: as `sign_flip_test`.
+    Args:
+        effects, minimum, draws, seed: as in `sign_flip_test`.
+
+    Returns:
+        Corrected two-sided p-values, shape (heads,).
+
+    Raises:
+        NoticeError: fewer than three scenes.
 
     Source: Nichols & Holmes, Human Brain Mapping 15 (2002).
     """
@@ -108,13 +129,16 @@ def max_t_test(
 
 
 def two_sd(scores: np.ndarray) -> np.ndarray:
-    """Which scores are at least mean + 2 standard deviations (ddof 0) of all of them.
+    """Select the scores that are at least the mean of all scores + 2 standard deviations (ddof 0).
 
-    A cut, no test: of any scores with a long tail some pass, and however many heads matter, at
-    most a fifth of them can. Equal scores have no outlier: none passes.
+    This is a threshold, not a test: some scores of any long-tailed distribution pass it, and at
+    most a fifth of the heads can pass, however many matter. If all scores are equal, none passes.
 
     Args:
         scores: shape (heads,).
+
+    Returns:
+        Boolean array of shape (heads,).
 
     Source: published code, BLIP/circuit_analysis.ipynb, get_circuits.
     """
@@ -126,15 +150,18 @@ def two_sd(scores: np.ndarray) -> np.ndarray:
 
 
 def split_half_correlation(effects: np.ndarray, splits: int = 200, seed: int = 0) -> np.ndarray:
-    """Rank correlation over heads between the mean effects of two random halves of the scenes.
+    """Correlate the rankings of heads by mean effect on two random halves of the scenes.
 
-    How far a ranking of heads would repeat itself on as many other scenes as one half has.
+    The correlation estimates how well a ranking of heads replicates on other scenes, as many as
+    one half has.
 
     Args:
         effects: shape (scenes, heads).
+        splits: number of random splits.
+        seed: seed of the splits.
 
     Returns:
-        Spearman's correlation of each split, shape (splits,).
+        Spearman's rank correlation over heads in each split, shape (splits,).
 
     Raises:
         NoticeError: fewer than three scenes.
@@ -145,43 +172,43 @@ def split_half_correlation(effects: np.ndarray, splits: int = 200, seed: int = 0
     first[:, : len(effects) // 2] = 1
     first = rng.permuted(first, axis=1)
     halves = [half / half.sum(axis=1, keepdims=True) @ effects for half in (first, 1 - first)]
-    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in map(_ranks, halves))
+    ranks = (rankdata(means, axis=1) for means in halves)
+    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
     return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
 
 
-def _ranks(means: np.ndarray) -> np.ndarray:
-    return rankdata(means, axis=1)
-
-
 def _mean_and_error(weights: np.ndarray, effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted means and their standard errors; weights (draws, scenes) of sum 1."""
+    """Weighted means and their standard errors, for weights (draws, scenes) that sum to 1."""
     centre = effects.mean(axis=0)
-    centred = effects - centre  # a variance from squares of large numbers would lose digits
+    centred = effects - centre  # The variance of large numbers would lose digits.
     mean = weights @ centred
     variance = np.maximum(weights @ centred**2 - mean**2, 0)
     return mean + centre, np.sqrt(variance / (len(effects) - 1))
 
 
 def _flips(effects: np.ndarray, minimum: float, draws: int, seed: int):
-    """Chunks of (observed, flipped), of shapes (2, 1, heads) and (2, flips, heads).
+    """Yield chunks of (observed, flipped), of shapes (2, 1, heads) and (2, flips, heads).
 
-    [0] is the test of effects above `minimum`, [1] of effects below -`minimum`. Each number is the
-    sum over scenes divided by its largest possible value: in one array of scenes this orders
-    flips as t does, and is defined where t is not. The observed signs are among the flips.
+    Index 0 tests for effects above `minimum`, index 1 for effects below -`minimum`. Each number is
+    a sum over scenes divided by an upper bound that no flip changes. It orders flips as t does, and
+    it is defined where t is not. The observed signs are among the flips.
     """
     effects = _checked(effects)
     both = np.stack([effects - minimum, -effects - minimum])
     most = np.sqrt(len(effects) * (both**2).sum(axis=1, keepdims=True))
     both = np.divide(both, most, out=np.zeros_like(both), where=most > 0)
-    slack = 1e-10  # flips that only differ by rounding are equal
+    slack = 1e-10  # Flips that differ only by rounding count as equal.
     observed = both.sum(axis=1, keepdims=True) - slack
     for signs in _signs(len(effects), draws, seed):
         yield observed, signs @ both
 
 
 def _signs(n: int, draws: int, seed: int):
-    """Chunks of signs, shape (flips, n): every flip if they are few, else the observed one and
-    random ones."""
+    """Yield chunks of signs, shape (flips, n).
+
+    All flips are enumerated if there are few. Otherwise the observed signs come first, followed by
+    random ones.
+    """
     if n < 63 and 2**n <= draws + 1:
         codes = np.arange(2**n)
         yield 1.0 - 2 * (codes[:, None] >> np.arange(n) & 1)
@@ -196,7 +223,8 @@ def _checked(effects: np.ndarray) -> np.ndarray:
     effects = np.asarray(effects, dtype=float)
     if effects.ndim != 2 or len(effects) < 3 or not np.isfinite(effects).all():
         raise NoticeError(
-            f"Effects of shape {effects.shape}: statistics over scenes need a finite number for "
-            "each of at least three scenes (rows) and each head (columns)."
+            f"These effects have shape {effects.shape}. Statistics over scenes need at least three "
+            "scenes (rows), heads as columns, and finite numbers. Give more scenes, or leave out "
+            "those without a value."
         )
     return effects

@@ -1,4 +1,5 @@
-"""The table of effects that heads are selected from: sweeps gathered, nulls, scenes, halves."""
+"""The table of effects that heads are selected from: gather sweeps, subtract a null, average over
+scenes, split into halves."""
 
 from collections.abc import Iterable
 
@@ -13,27 +14,35 @@ CONDITION = ["task", "corruption"]
 
 
 def gather(sweeps: Iterable[Sweep]) -> pd.DataFrame:
-    """The effects of single heads in several sweeps, as one table with a column `corruption`.
+    """Join the effects of single heads in several sweeps into one table.
 
-    Rows of whole modules are left out.
+    Args:
+        sweeps: sweeps of one model, direction and donor.
+
+    Returns:
+        The rows of `effects` for single heads, with the column corruption. Rows of whole modules
+        are left out.
 
     Raises:
-        NoticeError: no sweep; sweeps of different models, directions or donors; no heads.
+        NoticeError: there is no sweep of single heads, or the sweeps differ in model, direction or
+            donor.
     """
     sweeps = list(sweeps)
     for name in ("model", "model_fingerprint", "direction", "donor"):
         values = {str(sweep.settings.get(name)) for sweep in sweeps}
         if len(values) > 1:
             raise NoticeError(
-                f"These sweeps differ in {name}: {', '.join(sorted(values))}. Their effects are "
-                "not to be compared head by head; give those of one."
+                f"These sweeps differ in {name}: {', '.join(sorted(values))}. Their effects cannot "
+                f"be compared head by head; give sweeps of one {name}."
             )
     tables = [
         effects(sweep.table()).assign(corruption=str(sweep.settings.get("corruption")))
         for sweep in sweeps
     ]
     if not any((table["head"] >= 0).any() for table in tables):
-        raise NoticeError("No sweep of single heads is among these: make one with per_head=True.")
+        raise NoticeError(
+            "None of these sweeps has single heads: sweep site_grid(..., per_head=True)."
+        )
     table = pd.concat(
         [table.astype(dict.fromkeys(("component", "task"), "string")) for table in tables],
         ignore_index=True,
@@ -42,43 +51,49 @@ def gather(sweeps: Iterable[Sweep]) -> pd.DataFrame:
 
 
 def answered(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of pairs that the model answers correctly: the clean run says the clean answer and,
-    under image corruption, the corrupt run the corrupt picture's.
+    """Keep the rows of pairs that the model answers correctly.
 
-    Source: paper, section 3: only such samples are patched.
+    The clean run must prefer the clean picture's answer. Under image corruption, the corrupt run
+    must prefer the corrupt picture's answer, too.
+
+    Source: paper, section 3 (only such samples are patched).
     """
-    right = logit_difference(table, "clean") > 0
-    reversed_or_not_asked = (table["corruption"] != "image") | (
-        logit_difference(table, "corrupt") < 0
-    )
-    return table[right & reversed_or_not_asked]
+    clean = logit_difference(table, "clean") > 0
+    corrupt = (table["corruption"] != "image") | (logit_difference(table, "corrupt") < 0)
+    return table[clean & corrupt]
 
 
 def null_of(table: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
-    """`table` with the patched runs of `null`: what its rows would be with an unrelated scene's
-    activations. (In the null itself the source run is another scene's, and so is the way to it.)
+    """Replace the patched runs of `table` by those of `null`, patched with an unrelated scene.
 
-    It is no null of "no effect", but of "no effect that is this pair's own". An unrelated
-    activation takes away what the head says in the base run; where that is in favour of a wrong
-    answer, as under SIP, this alone moves the answer. And it comes from a clean run, too: a head
-    that says at the correct option's token "this one is in the picture", whichever it is, says so
-    there as well. Heads whose effect stays are generic, not without one.
+    The result shows what the rows of `table` would be with another scene's activations. It keeps
+    the pair's own source run and total effect, whereas those in `null` are another scene's.
+
+    The null hypothesis is not "no effect" but "no effect specific to this pair". An unrelated
+    activation removes the head's contribution to the base run. If this contribution supports a
+    wrong answer, as under SIP, its removal alone changes the answer. Moreover, the unrelated
+    activation comes from a clean run, too: a head that marks the correct option as present in the
+    picture, whichever option it is, does so there as well. A head whose effect remains under the
+    null is therefore generic, not without effect.
 
     Args:
-        table: from `gather`.
-        null: from `gather`, from sweeps with donor="unrelated" of the same pairs and sites, or
-            of more.
+        table: effects from `gather`.
+        null: effects from `gather`, of sweeps with donor="unrelated" that include the pairs and
+            sites of `table`.
+
+    Returns:
+        `table` with the patched scores and the metrics of the null.
 
     Raises:
-        NoticeError: a row of the table is not in the null.
+        NoticeError: `null` lacks a row of `table`.
     """
     keys = [*HEAD, *CONDITION, "pair_id", *({"draw"} & set(table))]
     own, other = (_one_row_each(part).set_index(keys) for part in (table, null))
     missing = own.index.difference(other.index)
     if len(missing):
         raise NoticeError(
-            f"The null lacks {len(missing)} rows of the table, the first: {missing[0]}. Run both "
-            "sweeps on the same pairs and sites, and leave out the pairs that the null skipped: "
+            f"The null lacks {len(missing)} rows of the table; the first is {missing[0]}. Run both "
+            "sweeps on the same pairs and sites, and leave out pairs that the null skipped: "
             "table[table.pair_id.isin(null.pair_id)]."
         )
     patched = other.loc[:, list(SCORES)].reindex(own.index)
@@ -86,35 +101,52 @@ def null_of(table: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
 
 
 def beyond_null(table: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
-    """`table` with each of `METRICS` less what it is with an unrelated scene's activations: what
-    the scene's own do, beyond what any scene's would.
+    """Subtract from each of `METRICS` its value with an unrelated scene's activations.
 
-    Args, raises: as `null_of`.
+    The difference is the effect of the pair's own activations beyond that of any scene's.
+
+    Args:
+        table, null: as in `null_of`.
+
+    Raises:
+        NoticeError: `null` lacks a row of `table`.
     """
     other = null_of(table, null)
     return table.assign(**{name: table[name] - other[name] for name in METRICS})
 
 
 def scene_effects(table: pd.DataFrame, metric: str = "effect") -> pd.DataFrame:
-    """One condition's effects as a matrix: a row a scene, a column a head, the mean of its pairs.
+    """Average one condition's effects over the pairs of each scene.
 
-    Scenes where the metric is not defined for any head are left out.
+    Args:
+        table: the effects of one condition.
+        metric: the column to average.
+
+    Returns:
+        A matrix with one row per scene and one column per head. Scenes in which the metric is
+        undefined for all heads are left out.
 
     Raises:
-        NoticeError: a pair and head have more than one row; a head is missing in some scene.
+        NoticeError: a pair has several rows for one head, or a head is missing in some scene.
     """
     means = _one_row_each(table).pivot_table(
         index="scene_id", columns=HEAD, values=metric, observed=True
     )
     if means.isna().any(axis=None):
         scene = means.index[means.isna().any(axis=1)][0]
-        raise NoticeError(f"Scene {scene} lacks some of the {means.shape[1]} heads of the others.")
+        raise NoticeError(
+            f"Scene {scene} lacks some of the {means.shape[1]} heads that other scenes have. Sweep "
+            "the same sites on all pairs, or leave the scene out."
+        )
     return means
 
 
 def halves(table: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two halves of whole scenes, drawn within each task and slot: select on one, confirm on the
-    other. A scene is in the same half under every corruption."""
+    """Split a table into two random halves of whole scenes, within each task and slot.
+
+    Select heads on one half and confirm them on the other. A scene is in the same half under every
+    corruption.
+    """
     scenes = table[["task", "slot", "scene_id"]].astype("string").drop_duplicates("scene_id")
     scenes = scenes.sample(frac=1, random_state=seed)
     place = scenes.groupby(["task", "slot"]).cumcount()
@@ -123,15 +155,16 @@ def halves(table: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def total_effect(part: pd.DataFrame, metric: str) -> float:
-    """What the metric would be, on average, if the patched run were the source run.
+    """The mean of a metric over pairs if the patched run were the source run.
 
     Raises:
-        NoticeError: the source runs are other scenes', or the metric is none of `METRICS`.
+        NoticeError: the source runs belong to other scenes, or the metric is not in `METRICS`.
     """
     if "donor" in part and ((part["donor"] != "") & (part["donor"] != part["pair_id"])).any():
         raise NoticeError(
-            "These activations come from unrelated scenes, so there is no way to go from base to "
-            "source run. Give null_of(table, null), with the sweep that this is the null of."
+            "These activations come from unrelated scenes, so the total effect from base to source "
+            "run is not defined. Use null_of(table, null), where `table` is the sweep with the "
+            "pairs' own activations and `null` is this one."
         )
     if metric == "effect":
         return float((logit_difference(part, "source") - logit_difference(part, "base")).mean())
@@ -140,8 +173,8 @@ def total_effect(part: pd.DataFrame, metric: str) -> float:
     if metric == "fraction_recovered":
         return 1.0
     raise NoticeError(
-        f"What {metric!r} is on the whole way from base to source run is not known. It is known of "
-        "effect, restoration_probability, patched_probability and fraction_recovered."
+        f"The total effect in {metric!r} is not known. Use effect, restoration_probability, "
+        "patched_probability or fraction_recovered."
     )
 
 
@@ -152,7 +185,7 @@ def _one_row_each(table: pd.DataFrame) -> pd.DataFrame:
         row = table[again].iloc[0]
         raise NoticeError(
             f"Pair {row.pair_id} has several rows for {row.component} L{row.layer}.H{row['head']} "
-            f"under {row.corruption} corruption: a sweep given twice, or several positions. Keep "
-            'one position, e.g. table[table.role == "correct"].'
+            f"under {row.corruption} corruption. Give each sweep once, and keep one position, e.g. "
+            'table[table.role == "correct"].'
         )
     return table

@@ -1,4 +1,4 @@
-"""The paper's experiments on one model, and what they say of its claims."""
+"""Run the paper's experiments on one model and decide the paper's claims about it."""
 
 from .claims import important_heads, measure, paper_claims
 from .evidence import gather_evidence

@@ -1,9 +1,9 @@
-"""The paper's claims, each decided on what the experiments gave.
+"""Decide the paper's claims on the evidence of its experiments.
 
-What counts as an analogue of a claim is fixed before a run that it judges: data/paper/claims.csv
-holds statistic, minimum and delta, with those of the first version and the reason for the change
-beside them. A claim about a named checkpoint is settled by that checkpoint alone; on another model
-it has at best an analogue. How verdicts come about is said in `notice_lib.heads.decision`.
+A claim about a named checkpoint can only be settled on that checkpoint; on another model it has an
+analogue at best. data/paper/claims.csv defines each analogue by a statistic, a minimum and a delta,
+and it is committed before any run that it judges. It also holds the definitions of the first
+version, and the reasons for the changes. `notice_lib.heads.decision` explains the verdicts.
 """
 
 import math
@@ -34,16 +34,21 @@ DETECTION, SUPPRESSION, OUTLIERS = HEAD_ROLES[:3]
 
 
 def paper_claims(family: str) -> pd.DataFrame:
-    """The paper's claims about a family: one row each, columns of data/paper/claims.csv."""
+    """The paper's claims about a model family, one row per claim of data/paper/claims.csv."""
     claims = pd.read_csv(data_dir() / "paper" / "claims.csv")
     return claims[claims["family"] == family].reset_index(drop=True)
 
 
 def measure(family: str, evidence: Evidence, seed: int = 0) -> pd.DataFrame:
-    """Every claim about a family, decided.
+    """Decide every claim about a model family.
+
+    Args:
+        family: "blip" or "llava".
+        evidence: the evidence from `gather_evidence`.
+        seed: seed of the sign flips and permutations.
 
     Returns:
-        The rows of `paper_claims` with the columns of `notice_lib.heads.decision.Finding`.
+        The rows of `paper_claims`, with the columns of `notice_lib.heads.decision.Finding` added.
     """
     claims = paper_claims(family)
     found = [
@@ -55,10 +60,16 @@ def measure(family: str, evidence: Evidence, seed: int = 0) -> pd.DataFrame:
 
 
 def important_heads(cell: Cell, minimum: float = MINIMUM, seed: int = 0) -> np.ndarray:
-    """Which heads matter in one task and slot: by the tested rule, on half A of its scenes.
+    """Select the heads that matter in one task and slot: the tested rule on half A of the scenes.
+
+    Args:
+        cell: the heads' effects in the task and slot.
+        minimum: smallest effect that counts, as a share of the total effect.
+        seed: seed of the sign flips.
 
     Returns:
-        (K,) boolean; none where half A is too small for any p-value to survive the correction.
+        Boolean array (K,). No head is selected if half A has too few scenes for any p-value to
+        survive the correction.
     """
     half = cell.of("A")
     n, heads = half.values.shape
@@ -69,7 +80,7 @@ def important_heads(cell: Cell, minimum: float = MINIMUM, seed: int = 0) -> np.n
 
 
 def _universal(corruptions: tuple[str, ...]):
-    """Some head has an effect of one sign in every task: the tested rule."""
+    """Claim: some head has an effect of the same sign in every task, by the tested rule."""
 
     def test(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
         joined = [cell for cell in _by_task(evidence.effects) if cell.corruption in corruptions]
@@ -86,7 +97,7 @@ def _universal(corruptions: tuple[str, ...]):
 
 
 def _procedure(corruptions: tuple[str, ...]):
-    """The paper's rule finds heads in every task, and more than permuted labels give it."""
+    """Claim: the paper's rule selects heads in every task, more than with permuted labels."""
 
     def test(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
         scores = {key: own for key, own in evidence.sizes.items() if key[1] in corruptions}
@@ -106,41 +117,45 @@ def _procedure(corruptions: tuple[str, ...]):
 
 
 def _image_over_text(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
-    """The strongest head's effect, image minus text: in shares of the way and in logits. Each
-    corruption's head is chosen on half A, averaged over tasks, and measured on half B."""
+    """Claim: the strongest head's effect is larger under image than under text corruption.
+
+    The claim must hold both in shares of each corruption's total effect and in logits. Each
+    corruption's head has the largest effect on half A, averaged over tasks; it is measured on half
+    B.
+    """
     of = {how: [c for c in evidence.effects if c.corruption == how] for how in ("image", "text")}
     if not all(of.values()):
         return Finding("not testable")
     heads = {how: _strongest(cells) for how, cells in of.items()}
-    way = {how: abs(np.concatenate([c.of("B").total for c in of[how]]).mean()) for how in of}
+    total = {how: abs(np.concatenate([c.of("B").total for c in of[how]]).mean()) for how in of}
     logits = {how: _of_scenes(of[how], heads[how]) for how in of}
     scenes = logits["image"].index.intersection(logits["text"].index)
     image, text = (logits[how][scenes].to_numpy()[:, None] for how in ("image", "text"))
-    shares = Condition(image / way["image"] - text / way["text"], minimum)
-    size = way["image"]  # Logits as shares of one way, so that minimum and delta have one unit.
-    both = [shares, Condition((image - text) / size, minimum)]
+    shares = Condition(image / total["image"] - text / total["text"], minimum)
+    # The difference in logits is divided by one total effect to have the unit of the minimum.
+    both = [shares, Condition((image - text) / total["image"], minimum)]
     best = f"{_name(evidence.heads[heads['image']])} against {_name(evidence.heads[heads['text']])}"
     return decide([Group("", [best], both)], delta, seed=seed)
 
 
 def _last_over_option(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
-    """The strongest head's share of the way at the last token minus that at the correct option."""
+    """Claim: the strongest head recovers more at the last token than at the correct option."""
     last = [cell for cell in evidence.effects if cell.corruption == "image"]
     option = list(evidence.option)
     if not last or not option:
         return Finding("not testable")
     heads = _strongest(last), _strongest(option)
-    way = abs(np.concatenate([cell.of("B").total for cell in last]).mean())
+    total = abs(np.concatenate([cell.of("B").total for cell in last]).mean())
     at_last, at_option = (
         _of_scenes(cells, head) for cells, head in zip((last, option), heads, strict=True)
     )
-    difference = (at_last - at_option).dropna().to_numpy()[:, None] / way
+    difference = (at_last - at_option).dropna().to_numpy()[:, None] / total
     best = " against ".join(_name(evidence.heads[head]) for head in heads)
     return decide([Group("", [best], [Condition(difference, minimum)])], delta, seed=seed)
 
 
 def _some_head(role: str):
-    """Some head has a role in some task and slot."""
+    """Claim: some head has the role in some task and slot."""
 
     def test(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
         names = [_name(head) for head in evidence.heads]
@@ -156,8 +171,11 @@ def _some_head(role: str):
 
 
 def _no_grounding(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
-    """No important head detects or suppresses the object: refuted by one that does, supported if
-    all of them are shown not to. Important on half A, measured on half B."""
+    """Claim: no important head detects or suppresses the object.
+
+    One head that does refutes the claim. It is supported if every important head is shown not to.
+    Heads are chosen on half A and measured on half B.
+    """
     effects = {(c.task, c.slot): c for c in evidence.effects if c.corruption == "image"}
     groups = []
     for cell in evidence.roles:
@@ -180,30 +198,36 @@ def _no_grounding(evidence: Evidence, minimum: float, delta: float, seed: int) -
 
 
 def _noise_later(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
-    """Share of the way recovered by the later half of the layers minus that by the earlier half,
-    noise minus semantic pairs. Both ways must be shown to exist."""
-    contrast, ways = {}, []
+    """Claim: under noise, later layers recover more of the total effect than under semantic pairs.
+
+    The statistic is the share that the later half of the layers recovers minus the share that the
+    earlier half recovers, noise minus semantic pairs. Both total effects must be shown to exist.
+    """
+    contrast, totals = {}, []
     for how in ("noise", "image"):
         cells = [cell for cell in evidence.depth if cell.corruption == how]
         if not cells:
             return Finding("not testable")
-        way = pd.Series(
+        total = pd.Series(
             np.concatenate([cell.total for cell in cells]),
             np.concatenate([cell.scenes for cell in cells]),
         )
-        ways.append(decide([Group("", [how], [Condition(way.to_numpy()[:, None])])], 1.0))
+        totals.append(decide([Group("", [how], [Condition(total.to_numpy()[:, None])])], 1.0))
         layers = cells[0].values.shape[1]
         later = np.where(np.arange(layers) < layers / 2, -1.0, 1.0) / (layers / 2)
         sums = np.concatenate([cell.values @ later for cell in cells])
-        contrast[how] = pd.Series(sums, way.index) / way.mean()
-    if any(way.verdict != "seen" for way in ways):
-        return Finding("not testable", scenes=ways[0].scenes)
+        contrast[how] = pd.Series(sums, total.index) / total.mean()
+    if any(total.verdict != "seen" for total in totals):
+        return Finding("not testable", scenes=totals[0].scenes)
     difference = (contrast["noise"] - contrast["image"]).dropna().to_numpy()[:, None]
     return decide([Group("", ["noise"], [Condition(difference, minimum)])], delta, seed=seed)
 
 
 def _noise_out(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
-    """Log of the noisy run's distance over the corrupt run's."""
+    """Claim: noise moves image states further from clean pictures than a semantic pair does.
+
+    The statistic is the logarithm of the noisy run's distance divided by the corrupt run's.
+    """
     distances = evidence.distances
     known = distances[(distances[["corrupt", "noisy"]] > 0).all(axis=1)]
     if len(known) < 3:
@@ -216,7 +240,7 @@ def _noise_out(evidence: Evidence, minimum: float, delta: float, seed: int) -> F
 
 
 def _by_task(cells: Sequence[Cell]) -> list[Cell]:
-    """The slots of each task and corruption, joined."""
+    """Join the slots of each task and corruption into one cell."""
     joined: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         joined.setdefault((cell.task, cell.corruption), []).append(cell)
@@ -235,7 +259,7 @@ def _by_task(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _strongest(cells: Sequence[Cell]) -> int:
-    """The head with the largest mean share of the way on half A, averaged over tasks."""
+    """The head with the largest share of the total effect on half A, averaged over tasks."""
     shares = [
         half.values.mean(0) / abs(half.total.mean())
         for half in (cell.of("A") for cell in _by_task(cells))

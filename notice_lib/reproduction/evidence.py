@@ -1,4 +1,4 @@
-"""The sweeps that the paper's claims are measured on, and what they give."""
+"""The experiments that the paper's claims rest on, and the evidence that they provide."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,29 +24,32 @@ from ..patching import Site, Sweep, effects, logit_difference, run_inputs, site_
 from ..patching.runs import Corruption
 
 HEADS = {"blip": ("cross_attention", "correct"), "llava": ("self_attention", "last")}
-"""Whose heads the paper patches, and at which token it finds their effects. Their attention is read
-at the same token."""
+"""For each family, the component whose heads the paper patches, and the token at which it patches
+them. The heads' attention is read at the same token."""
 DEPTH = {"blip": ("layer_output", "correct"), "llava": ("mlp", "last")}
-"""What the paper's heat maps call MLP: in BLIP the published code patches the layer's output."""
+"""For each family, the component that the paper's heat maps call MLP (the published code patches
+BLIP's layer output), and the token at which it is patched."""
 NOISE = GaussianNoise("patch_embeddings", 3.0, 10)
 NOISE_PAIRS = 24
-"""Pairs of each task that get noise, in ten draws each."""
+"""Number of pairs per task that are run with noise, in ten draws each."""
 
 _KEPT = {"task", "slot", "corruption", "component", "layer", "head", "role", "pair_id", "scene_id"}
 _KEPT |= {"draw", "donor", "effect"}
 _KEPT |= {f"{run}_{score}" for run in ("base", "source") for score in SCORES}
-"""Columns that the statistics read: a sweep of a large model has millions of rows."""
+"""Columns that the statistics read. Others are dropped since large sweeps have millions of rows."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One sweep: some pairs of a task under one corruption.
+    """One sweep over pairs of one task under one corruption.
 
     Attributes:
-        kind: "heads" (`HEADS`); "option", LLaVA's heads at the correct option; "depth" (`DEPTH`);
-            or another.
+        kind: the sites that are patched: "heads" (those of `HEADS`), "option" (LLaVA's heads at the
+            correct option), "depth" (those of `DEPTH`) or "modules" (every module at every token).
         task: the task of the pairs.
-        corruption: as `sweep` takes it.
+        corruption: the corruption, as an argument of `sweep`.
+        pairs: the pairs to run.
+        sites: the sites to patch.
     """
 
     kind: str
@@ -57,30 +60,31 @@ class Experiment:
 
     @property
     def how(self) -> str:
-        """ "image", "text" or "noise"."""
+        """Name of the corruption: "image", "text" or "noise"."""
         return self.corruption if isinstance(self.corruption, str) else "noise"
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """Name of the experiment, and of its folder."""
         return f"{self.kind}-{self.how}-{self.task}"
 
     def run(self, model: VLM, seed: int, out: Path | None) -> Sweep:
-        """Run it in a folder under `out`, where it goes on if it was stopped; or in memory."""
+        """Run the sweep in memory, or in a folder under `out` where a stopped sweep resumes."""
         folder = None if out is None else out / self.name
         return sweep(model, self.pairs, self.sites, self.corruption, seed=seed, out=folder)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The effects of K heads (or layers) in the scenes of one task, slot and corruption.
+    """The effects of K heads (or layers) in the S scenes of one task, slot and corruption.
 
     Attributes:
-        task, slot, corruption: the corruption is "image", "text" or "noise".
-        scenes: (S,) ids.
-        values: (S, K) mean effects of a scene's pairs, in logits.
-        total: (S,) what the effect would be if the patched run were the source run.
-        half: (S,) "A" or "B".
+        task, slot: the task and slot of the pairs.
+        corruption: "image", "text" or "noise".
+        scenes: ids of the scenes, (S,).
+        values: effects in logits, averaged over each scene's pairs, (S, K).
+        total: total effects in logits (source minus base run), (S,).
+        half: the half of each scene, "A" or "B", (S,).
     """
 
     task: str
@@ -92,7 +96,7 @@ class Cell:
     half: np.ndarray
 
     def of(self, half: str) -> "Cell":
-        """The scenes of one half."""
+        """The part of the cell that lies in one half of the scenes."""
         at = self.half == half
         parts = (self.scenes[at], self.values[at], self.total[at], self.half[at])
         return Cell(self.task, self.slot, self.corruption, *parts)
@@ -100,7 +104,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class RoleCell:
-    """Attention on the named thing in the scenes of one task and slot, and each scene's half."""
+    """Attention to the named thing in the scenes of one task and slot.
+
+    Attributes:
+        task, slot: the task and slot of the pairs.
+        scenes: attention and masks of the S scenes.
+        half: the half of each scene, "A" or "B", (S,).
+    """
 
     task: str
     slot: str
@@ -110,17 +120,19 @@ class RoleCell:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What claims are measured on: one number a scene.
+    """The measurements that claims are decided on, scene by scene.
 
     Attributes:
         heads: (layer, head) of each of the K heads, in the order of the cells' columns.
-        effects: cells of the heads at the token of `HEADS`, every task under both corruptions.
-        option: cells of LLaVA's heads at the correct option, under image corruption.
-        depth: cells of the layers of `DEPTH`, under image corruption and under noise.
-        sizes: {(task, corruption): (K,) mean of |effect| over pairs}, the paper's score.
-        roles: where attention lies, for tasks and slots whose pairs have masks.
-        distances: one row a scene: scene_id, and how far the image states of the corrupt and of a
-            noisy run are from those of the nearest clean picture of another scene.
+        effects: effects of the heads at the token of `HEADS`, in every task under image and text
+            corruption.
+        option: effects of LLaVA's heads at the correct option, under image corruption.
+        depth: effects of the layers of `DEPTH`, under image corruption and under noise.
+        sizes: the paper's score of each head, the mean of |effect| over pairs, (K,) by (task,
+            corruption).
+        roles: attention to the named thing, for each task and slot whose pairs have masks.
+        distances: one row per scene. The columns corrupt and noisy hold the distance of that run's
+            image states from those of the nearest clean picture of another scene.
     """
 
     heads: tuple[tuple[int, int], ...]
@@ -134,12 +146,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Tables:
-    """The sweeps' rows, from which evidence and the small tables are made.
+    """The rows of the sweeps, from which the evidence and the summary tables are computed.
 
     Attributes:
-        heads: from `heads.gather`, every task under both corruptions.
-        option: LLaVA's heads at the correct option, under image corruption; None for BLIP.
-        depth: `effects` of `DEPTH` under image corruption and under noise.
+        heads: effects of the heads from `heads.gather`, in every task under image and text
+            corruption.
+        option: effects of LLaVA's heads at the correct option, under image corruption; None for
+            BLIP.
+        depth: `effects` at the sites of `DEPTH`, under image corruption and under noise.
     """
 
     heads: pd.DataFrame
@@ -148,7 +162,7 @@ class Tables:
 
 
 def experiments(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> list[Experiment]:
-    """The sweeps that the claims are measured on, in the order in which they are run."""
+    """List the sweeps that the claims rest on, in the order in which they are run."""
 
     def heads(kind: str, position: str, *corruptions: Corruption) -> list[Experiment]:
         sites = tuple(site_grid(model, [component], per_head=True, position=position))
@@ -173,20 +187,27 @@ def experiments(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> list[
 
 
 def noise_pairs(sets: Mapping[str, PairSet], seed: int = 0) -> dict[str, PairSet]:
-    """The pairs of each task that get noise."""
+    """Sample the pairs of each task that are run with noise."""
     return {task: pairs.sample(NOISE_PAIRS, seed) for task, pairs in sets.items()}
 
 
 def gather_evidence(
     model: VLM, sets: Mapping[str, PairSet], out: Path | None, seed: int = 0
 ) -> Evidence:
-    """Run all sweeps, in folders under `out` (or in memory)."""
+    """Run all experiments and compute the evidence that claims are decided on.
+
+    Args:
+        model: a BLIP or a LLaVA.
+        sets: the pairs of each task, all answered correctly with both pictures.
+        out: the folder that keeps the sweeps, or None to run in memory.
+        seed: seed of replaced words, noise and samples.
+    """
     found = [(one, one.run(model, seed, out)) for one in experiments(model, sets, seed)]
     return evidence(model, sets, tables_of(found), seed)
 
 
 def tables_of(found: Iterable[tuple[Experiment, Sweep]]) -> Tables:
-    """The rows of all `experiments`."""
+    """Join the rows of all `experiments` by kind."""
     parts: dict[str, list[pd.DataFrame]] = {"heads": [], "option": [], "depth": []}
     for one, swept in found:
         if one.kind == "depth":
@@ -199,7 +220,7 @@ def tables_of(found: Iterable[tuple[Experiment, Sweep]]) -> Tables:
 
 
 def evidence(model: VLM, sets: Mapping[str, PairSet], tables: Tables, seed: int = 0) -> Evidence:
-    """What the sweeps gave, scene by scene, and what is measured without patching."""
+    """Compute the evidence from the sweeps' tables, and measure what needs no patching."""
     units = units_of(sets)
     heads = cells(tables.heads, units)
     layers = tables.heads[["layer", "head"]].drop_duplicates().sort_values(["layer", "head"])
@@ -215,10 +236,10 @@ def evidence(model: VLM, sets: Mapping[str, PairSet], tables: Tables, seed: int 
 
 
 def units_of(sets: Mapping[str, PairSet]) -> pd.DataFrame:
-    """The independent unit (`heads.decision.as_units`) of each pair, and its half.
+    """Find the independent unit of each pair (`heads.decision.as_units`) and the unit's half.
 
     Returns:
-        Index pair_id, columns scene_id (the unit's name) and half.
+        A table with the index pair_id and the columns scene_id (name of the unit) and half.
     """
     table = pd.DataFrame(
         [
@@ -232,11 +253,11 @@ def units_of(sets: Mapping[str, PairSet]) -> pd.DataFrame:
 
 
 def cells(table: pd.DataFrame, units: pd.DataFrame) -> tuple[Cell, ...]:
-    """One cell a task, slot and corruption.
+    """Average effects over each unit's pairs, and return one cell per task, slot and corruption.
 
     Args:
-        table: effects of single heads (layer, head) or of layers at one token.
-        units: from `units_of`.
+        table: effects of single heads (layer, head) or of layers, at one token.
+        units: table from `units_of`.
     """
     own = units.loc[table["pair_id"].astype(str)]
     table = table.assign(
@@ -256,8 +277,10 @@ def cells(table: pd.DataFrame, units: pd.DataFrame) -> tuple[Cell, ...]:
 
 
 def role_maps(model: VLM, sets: Mapping[str, PairSet]) -> Iterator[tuple[str, str, AttentionMaps]]:
-    """(task, slot, attention at the token of `HEADS`) where masks tell the named thing in at least
-    three scenes."""
+    """Yield the attention at the token of `HEADS` for each task and slot.
+
+    Tasks and slots in which fewer than three scenes have a mask of the named thing are left out.
+    """
     position = HEADS[model.family][1]
     for task, pairs in sets.items():
         masked = as_units(pairs).filter(lambda pair: bool(pair.clean_masks))
@@ -285,8 +308,10 @@ def _role_cells(
 
 
 def _distances(model: VLM, sets: Mapping[str, PairSet], seed: int) -> pd.DataFrame:
-    """How far the image states of corrupt and noisy runs are from the nearest clean picture of
-    another scene; the mean over a scene's pairs."""
+    """Distances of corrupt and noisy runs from the nearest clean picture of another scene.
+
+    Distances are Euclidean, between image states, and averaged over each scene's pairs.
+    """
     scenes = []
     states: dict[str, list[torch.Tensor]] = {"clean": [], "corrupt": [], "noisy": []}
     for pairs in sets.values():
@@ -305,7 +330,7 @@ def _distances(model: VLM, sets: Mapping[str, PairSet], seed: int) -> pd.DataFra
 
 
 def _image_state(model: VLM, inputs) -> torch.Tensor:
-    """What the tower gives to the text in a run (tokens, width)."""
+    """The vision tower's output that the text model reads in a run, (tokens, width)."""
     with watch({"tower": model.noise_point("tower_output")}) as seen:
         model.logits(inputs)
     return seen["tower"][0].float().cpu()

@@ -1,8 +1,8 @@
-"""All of the paper's experiments on one model, and the small tables that they leave.
+"""Run all of the paper's experiments on one model and write their summary tables.
 
-What takes long is kept as it comes, in `sweeps/` of the run's folder: the model's answers a few
-pairs at a time, sweeps by shards. So a run that was killed at any point goes on, and gives the
-same tables. Several processes (accelerate launch) share the answers and the sweeps.
+Slow results are saved as they are computed, in `sweeps/` of the run's folder: answers a few pairs
+at a time, sweeps in shards. A run that was killed at any point resumes and produces the same
+tables. Several processes (accelerate launch) share the answers and the sweeps.
 """
 
 import json
@@ -23,27 +23,28 @@ from ..pairs import PairSet
 from ..patching import effects, site_grid
 from . import claims, tables
 from .evidence import HEADS, Experiment, evidence, experiments, tables_of
-from .logbook import Logbook, check_plan
+from .logbook import Logbook, check_plan, identity
 
 TASKS = ("svo", "states", "faces")
 MODULE_PAIRS = 120
-"""Pairs of each task whose modules are patched at every token, unless told otherwise."""
+"""Default number of pairs per task whose modules are patched at every token."""
 SCHEMA = 3
-"""Version of the tables' columns; tools/migrate_results.py renames those of earlier ones."""
+"""Version of the tables' columns. tools/migrate_results.py migrates tables of earlier versions."""
 SCENES = 3
-"""Intervals need so many of each task."""
+"""Smallest number of scenes per task. Intervals cannot be computed from fewer."""
 
 
 def read_tasks(data: Sequence[str | Path] = ("embedded",)) -> dict[str, PairSet]:
-    """Pair sets by task.
+    """Load sets of pairs and divide them by task.
 
     Args:
-        data: each "embedded" (the held-out pairs; of states those without a distractor, since the
-            small models know half of the others), the name of an embedded set, a folder that holds
-            sets called svo, states or faces, or one set's own folder.
+        data: the sources, each of which is the name of an embedded set, a set's folder, a folder
+            that contains sets called svo, states or faces, or "embedded". The latter stands for the
+            held-out embedded pairs. States with a distractor are left out of them, since the small
+            models answer only half of these correctly.
 
     Raises:
-        NoticeError: a folder holds no set; two sets have pairs of one task.
+        NoticeError: a folder contains no set, or two sets have pairs of the same task.
     """
     sets: dict[str, PairSet] = {}
     for source in data:
@@ -51,7 +52,8 @@ def read_tasks(data: Sequence[str | Path] = ("embedded",)) -> dict[str, PairSet]
             for task in dict.fromkeys(pair.task for pair in pairs):
                 if task in sets:
                     raise NoticeError(
-                        f"Two of the sets in {', '.join(map(str, data))} have {task}."
+                        f"Two of the sets in {', '.join(map(str, data))} have pairs of the task "
+                        f"{task}. Give one of them."
                     )
                 sets[task] = _of_task(pairs, task)
     return sets
@@ -69,8 +71,8 @@ def _read_sets(source: str | Path) -> list[PairSet]:
     found = [name for name in TASKS if (Path(source) / name).is_dir()]
     if not found:
         raise NoticeError(
-            f"{source} holds no pairs: give 'embedded', a folder with {', '.join(TASKS)} (or some "
-            "of them), or a set's own folder (with pairs.csv)."
+            f"{source} contains no pairs. Give 'embedded', a folder with {', '.join(TASKS)} (or "
+            "some of them), or the folder of one set (with pairs.csv)."
         )
     return [load_pairs(name, data=source) for name in found]
 
@@ -86,41 +88,41 @@ def reproduce(
     seed: int = 0,
     module_pairs: int = MODULE_PAIRS,
 ) -> pd.DataFrame:
-    """Run the paper's experiments and measure its claims; goes on where it was stopped.
+    """Run the paper's experiments on a model and decide its claims. A stopped run resumes.
 
     Args:
-        sets: {task: pairs}; those are used that the model answers correctly with both pictures.
-        out: a folder; data/results/README.md says what it gets. manifest.json is written last.
-        seed: of replaced words, noise, samples and statistics.
-        module_pairs: of each task, a balanced sample.
+        model: a BLIP or a LLaVA.
+        sets: the pairs of each task. Only pairs that the model answers correctly with both pictures
+            are used.
+        out: the folder for the results, which data/results/README.md describes. manifest.json is
+            written last.
+        seed: seed of replaced words, noise, samples and statistics.
+        module_pairs: number of pairs per task, a balanced sample, whose modules are patched at
+            every token.
 
     Returns:
-        One row a claim about the model's family, from `claims.measure`.
+        One row per claim about the model's family, from `claims.measure`.
 
     Raises:
-        NoticeError: a model of another family; a task has no three scenes that the model answers
-            correctly; the folder holds another run.
+        NoticeError: the model is of another family, a task has fewer than three scenes that the
+            model answers correctly, or the folder contains another run.
     """
     if model.family not in HEADS:
         raise NoticeError(
-            f"{model.name} is no BLIP or LLaVA, of which the paper speaks. `notice sweep` and "
-            "`notice heads` work on it."
+            f"{model.name} is not a BLIP or LLaVA, and the paper makes no claims about other "
+            "families. Use `notice sweep` and `notice heads` instead."
         )
     out = Path(out)
     if out.is_file():
-        raise NoticeError(f"{out} is a file. Name a folder for the results.")
+        raise NoticeError(f"{out} is a file. Give a folder for the results.")
     bad = [task for task in sets if not re.fullmatch(r"[\w -]+", task)]
     if bad:
-        raise NoticeError(f"A task is a plain name, of which folders are called; not {bad[0]!r}.")
+        raise NoticeError(
+            f"The task {bad[0]!r} cannot name a folder. Use letters, digits, spaces, '_' and '-'."
+        )
     log = Logbook(out / "sweeps")
-    plan = {
-        "model": model.name,
-        "model_fingerprint": fingerprint.of_model(model),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "seed": seed,
-    }
     with PartialState(cpu=model.device.type == "cpu").main_process_first():
-        check_plan(log.folder, plan)
+        check_plan(log.folder, identity(model) | {"seed": seed})
     asked = {task: log.ask(model, task, pairs) for task, pairs in sets.items()}
     right = {task: _answered(pairs, asked[task]) for task, pairs in sets.items()}
     _refuse_few(model, sets, right)
@@ -156,7 +158,7 @@ def reproduce(
 def module_experiments(
     model: VLM, sets: Mapping[str, PairSet], seed: int = 0, pairs: int = MODULE_PAIRS
 ) -> list[Experiment]:
-    """Every module of the text stack at every text token, under both corruptions."""
+    """Sweeps of every module of the text model at every text token, under both corruptions."""
     sites = tuple(site_grid(model))
     few = {task: own.sample(pairs, seed) for task, own in sets.items()}
     return [
@@ -167,19 +169,19 @@ def module_experiments(
 
 
 def _answered(pairs: PairSet, asked: pd.DataFrame) -> PairSet:
-    """Those that are answered correctly with both pictures (paper, section 3)."""
+    """Keep the pairs that are answered correctly with both pictures (paper, section 3)."""
     right = asked.groupby("pair_id")["is_correct"].all()
     return pairs.filter(lambda pair: bool(right[pair.pair_id]))
 
 
 def _refuse_few(model: VLM, sets: Mapping[str, PairSet], right: Mapping[str, PairSet]) -> None:
     if not sets:
-        raise NoticeError("There is no pair to run: give at least one task's pairs.")
+        raise NoticeError("There are no pairs to run. Give the pairs of at least one task.")
     for task, pairs in right.items():
         if _scenes(pairs) < SCENES:
             raise NoticeError(
                 f"{model.name} answers {len(pairs)} of the {len(sets[task])} pairs of {task} "
-                f"correctly with both pictures, and these show {_scenes(pairs)} scenes; at least "
+                f"correctly with both pictures. They show {_scenes(pairs)} scenes, but at least "
                 f"{SCENES} are needed. Give more pairs, or leave {task} out."
             )
 
@@ -189,7 +191,7 @@ def _scenes(pairs: PairSet) -> int:
 
 
 def _counts(sets: Mapping[str, PairSet], right: Mapping[str, PairSet]) -> dict[str, dict[str, int]]:
-    """How many pairs of each task are left after each step."""
+    """The numbers of pairs and scenes of each task that are left after each step."""
     return {
         task: {
             "pairs": len(pairs),
@@ -201,13 +203,11 @@ def _counts(sets: Mapping[str, PairSet], right: Mapping[str, PairSet]) -> dict[s
 
 
 def _of_run(model: VLM, sets: Mapping[str, PairSet]) -> dict:
-    """What was run, where and by what."""
+    """The manifest's entries on the model, the pairs, the software and the machine."""
     quantization = getattr(model.model.config, "quantization_config", None)
     return {
         "schema": SCHEMA,
-        "model": model.name,
-        "model_fingerprint": fingerprint.of_model(model),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        **identity(model),
         "quantization": getattr(quantization, "bnb_4bit_quant_type", None),
         "pairs": {task: len(pairs) for task, pairs in sets.items()},
         "pairs_fingerprints": {task: fingerprint.of_pairs(p) for task, p in sets.items()},
@@ -218,7 +218,7 @@ def _of_run(model: VLM, sets: Mapping[str, PairSet]) -> dict:
 
 
 def _write(out: Path, small: Mapping[str, pd.DataFrame], manifest: dict) -> None:
-    """The tables, and last the manifest; a table that could not be made has no columns."""
+    """Write the tables, then the manifest. A table without columns could not be computed."""
     finished, hashes = out / "manifest.json", {}
     finished.unlink(missing_ok=True)
     for name, table in sorted(small.items()):

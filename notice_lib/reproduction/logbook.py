@@ -1,4 +1,4 @@
-"""What takes long in a reproduction, kept as it comes: answers, sweeps, and the time they took."""
+"""Save the slow parts of a reproduction as they are computed, and log the time they take."""
 
 import json
 import time
@@ -21,14 +21,15 @@ from ..patching import Sweep
 from .evidence import Experiment
 
 TOGETHER = 8
-"""Pairs whose answers are kept together."""
+"""Number of pairs whose answers are saved in one file."""
 
 
 class Logbook:
-    """A run's folder of what takes long, and how long each part took.
+    """The folder with the slow parts of a run (answers and sweeps) and a log of their costs.
 
-    log.jsonl gets a line whenever a part has done some work: how many of its files were there, the
-    seconds, and the peak of GPU memory. What a killed run spent on its last part is not in it.
+    Whenever a part has done some work, log.jsonl gets a line with the number of files that the part
+    had before, the seconds, and the peak of GPU memory. The time that a killed run spent on its
+    last part is missing.
     """
 
     def __init__(self, folder: Path):
@@ -37,7 +38,7 @@ class Logbook:
         self._rest = -time.perf_counter()
 
     def ask(self, model: VLM, task: str, pairs: PairSet) -> pd.DataFrame:
-        """What the model answers to either picture of each pair."""
+        """Answer each pair's question about both pictures, as the function `ask` does."""
         name = f"answers-{task}"
         with self._timed(name, model.device):
             found = ask(model, pairs, self.folder / name)
@@ -45,7 +46,7 @@ class Logbook:
         return found
 
     def sweep(self, model: VLM, one: Experiment, seed: int) -> Sweep:
-        """An experiment's sweep."""
+        """Run an experiment."""
         with self._timed(one.name, model.device):
             found = one.run(model, seed, self.folder)
         self.counts[one.name] = {
@@ -56,8 +57,13 @@ class Logbook:
         return found
 
     def costs(self) -> pd.DataFrame:
-        """A row a part, the last for all that was in none: part, pairs, skipped, patched_runs,
-        minutes, patched_runs_per_second (of parts that one sitting did) and gpu_gib."""
+        """Summarise the costs of each part.
+
+        Returns:
+            One row per part, and a last row for everything else: part, pairs, skipped,
+            patched_runs, minutes, patched_runs_per_second (only for parts that were completed
+            without interruption) and gpu_gib.
+        """
         self._note("everything else", 0, self._rest + time.perf_counter(), None)
         lines = (line for line in self._path.read_text().splitlines() if line.endswith("}"))
         spent = pd.DataFrame(map(json.loads, lines)).groupby("part")
@@ -94,30 +100,25 @@ class Logbook:
         if PartialState().is_main_process:
             line = {"part": part, "before": before, "seconds": seconds, "gpu_gib": gpu_gib}
             with self._path.open("a") as file:
-                file.write("\n" + json.dumps(line) + "\n")  # ends a line that was cut off
+                # The first line break ends a line that a killed run left unfinished.
+                file.write("\n" + json.dumps(line) + "\n")
 
     def _files(self, name: str) -> int:
         return len(list((self.folder / name).glob("*.parquet")))
 
 
 def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
-    """What the model answers to each pair's question about either picture, kept in a folder.
+    """Answer each pair's question about both pictures, and save the answers in a folder.
 
     Returns:
-        Rows from `answers`, with the column `run`: "clean" or "corrupt".
+        Rows from `answers`, with the column run ("clean" or "corrupt").
 
     Raises:
-        NoticeError: the folder holds another model's answers, or those to other pairs.
+        NoticeError: the folder contains answers of another model or to other pairs.
     """
     state = PartialState(cpu=model.device.type == "cpu")
-    plan = {
-        "model": model.name,
-        "model_fingerprint": fingerprint.of_model(model),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "pairs_fingerprint": fingerprint.of_pairs(pairs),
-    }
     with state.main_process_first():
-        check_plan(folder, plan)
+        check_plan(folder, identity(model) | {"pairs_fingerprint": fingerprint.of_pairs(pairs)})
     parts = [pairs.pairs[start : start + TOGETHER] for start in range(0, len(pairs), TOGETHER)]
     paths = [folder / f"{i:05d}.parquet" for i in range(len(parts))]
     mine = [
@@ -132,7 +133,21 @@ def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
 
+def identity(model: VLM) -> dict[str, str]:
+    """The name, fingerprint and number format of a model, as plans and manifests record them."""
+    return {
+        "model": model.name,
+        "model_fingerprint": fingerprint.of_model(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
 def check_plan(folder: Path, plan: dict) -> None:
+    """Record the plan of a run in a new folder, or compare it with the plan recorded there.
+
+    Raises:
+        NoticeError: the folder belongs to a run with another plan.
+    """
     path = folder / "plan.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,5 +156,6 @@ def check_plan(folder: Path, plan: dict) -> None:
     other = [name for name in plan if known.get(name) != plan[name]]
     if other:
         raise NoticeError(
-            f"{folder} holds another run's answers: {', '.join(other)} differ. Name another folder."
+            f"{folder} contains another run, with another {', another '.join(other)}. Give another "
+            "folder."
         )

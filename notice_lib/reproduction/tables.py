@@ -1,6 +1,6 @@
-"""The small tables that a reproduction leaves."""
+"""The summary tables of a reproduction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,21 +21,21 @@ from ..pairs import PairSet
 from .evidence import Tables, role_maps
 
 ALL = "all"
-"""What tables call a task's slots together."""
+"""Value of the column slot in rows that cover all slots of a task."""
 PLACE = ["component", "role", "layer"]
 SPLIT_DRAWS = 1999
-"""Sign flips for each half of each split: there are 200 halves."""
+"""Sign flips per half of a split. It is smaller than elsewhere because there are 200 halves."""
 
 
 def accuracy(asked: pd.DataFrame) -> pd.DataFrame:
-    """How many pairs a model answers correctly: a row a task, slot and answer order.
+    """Count the pairs that a model answers correctly.
 
     Args:
-        asked: answers (`notice_lib.answers`) to both pictures, with the column `run`.
+        asked: answers (`notice_lib.answers`) to both pictures, with the column run.
 
     Returns:
-        task, slot, order, pairs, and how many are correct of the clean pictures, of the corrupt
-        ones, and of both.
+        One row per task, slot and answer order: task, slot, order, pairs (their number), and clean,
+        corrupt and both (how many are answered correctly with that picture, or with both).
     """
     keys = ["task", "slot", "order", "pair_id"]
     right = asked.pivot(index=keys, columns="run", values="is_correct").astype(bool)
@@ -45,20 +45,19 @@ def accuracy(asked: pd.DataFrame) -> pd.DataFrame:
 
 
 def role_effects(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Mean effects of modules by token role and layer, for each slot and for all together.
+    """Average the effects of modules by token role and layer, for each slot and for all slots.
 
-    The mean is taken over a pair's tokens of one role (and draws of noise), then over the pairs
+    Effects are averaged over a pair's tokens of one role (and draws of noise), then over the pairs
     of a scene, then over scenes.
 
     Args:
-        table: `effects` of one task and corruption, with the column `corruption`.
-        seed: of the bootstrap.
+        table: `effects` of one task and corruption, with the column corruption.
+        seed: seed of the bootstrap.
 
     Returns:
-        A row a slot, component, role and layer: task, slot, corruption, component, role, layer,
-        pairs, scenes, effect (logits), low and high (95 % bootstrap interval; NaN with fewer than
-        three scenes), and fraction_recovered (the effect over the mean effect of going all the way
-        from base to source run).
+        One row per slot, component, role and layer: task, slot, corruption, component, role, layer,
+        pairs, scenes, effect (in logits), low and high (95 % bootstrap interval; NaN with fewer
+        than three scenes), and fraction_recovered (effect divided by the mean total effect).
     """
     names = ["task", "slot", "corruption", *PLACE]
     table = table.astype(dict.fromkeys((*names[:5], "pair_id", "scene_id"), str))
@@ -76,11 +75,11 @@ def role_effects(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def _cells(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """A row a component, role and layer."""
+    """The numbers of `role_effects` for one slot: one row per component, role and layer."""
     of_pair = table.groupby([*PLACE, "scene_id", "pair_id"])["effect"].mean()
     of_scene = of_pair.groupby([*PLACE, "scene_id"]).mean()
     pairs = of_pair.groupby(PLACE).size()
-    way = total_effect(table.drop_duplicates(["pair_id", "draw"]), "effect")
+    total = total_effect(table.drop_duplicates(["pair_id", "draw"]), "effect")
     parts = []
     for role, values in of_scene.groupby("role"):
         matrix = values.droplevel("role").unstack("scene_id").T.dropna()
@@ -93,7 +92,7 @@ def _cells(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     found = pd.concat(parts, ignore_index=True)
     return found.assign(
         pairs=pairs.reindex(pd.MultiIndex.from_frame(found[PLACE])).to_numpy(),
-        fraction_recovered=found["effect"] / way,
+        fraction_recovered=found["effect"] / total,
     )
 
 
@@ -104,12 +103,13 @@ def noise_effects(swept: Tables, seed: int = 0) -> pd.DataFrame:
 
 
 def heads(swept: Tables, seed: int = 0) -> dict[str, pd.DataFrame]:
-    """Effects of every head, the universal ones by two rules, and how many chance gives.
+    """Tables of every head's effects, of the universal heads, and of their number by chance.
 
     Returns:
-        heads.csv: `universal_heads` by the tested rule, where the paper finds the family's heads;
-        option.csv: LLaVA's at the correct option; universal.csv: the universal heads by the
-        paper's rule and by the tested one; chance.csv: `heads.chance` of both.
+        Tables by file name. heads.csv: `universal_heads` by the tested rule, at the token where the
+        paper patches the family's heads. option.csv: the same for LLaVA's heads at the correct
+        option. universal.csv: the universal heads by the paper's rule and by the tested rule.
+        chance.csv: `heads.chance` for both rules.
     """
     rules: tuple[Rule, ...] = ("paper", "signed")
     found = {rule: universal_heads(head_effects(swept.heads, rule, seed=seed)) for rule in rules}
@@ -129,27 +129,41 @@ def heads(swept: Tables, seed: int = 0) -> dict[str, pd.DataFrame]:
 
 
 def replication(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> pd.DataFrame:
-    """`heads.replication_rates` of each task and slot with masks in at least six scenes."""
+    """`heads.replication_rates` for each task and slot with masks in at least six scenes.
+
+    Returns:
+        The joined tables, with the columns task and slot first, or a table without columns if
+        there are none.
+    """
     found = []
     for task, slot, maps in role_maps(model, sets):
         if len({pair.scene_id for pair in maps.pairs}) >= 6:
             rates = replication_rates(role_halves(maps, draws=SPLIT_DRAWS, seed=seed))
-            found.append(rates.rename_axis("role").reset_index().assign(task=task, slot=slot))
-    if not found:
-        return pd.DataFrame()
-    table = pd.concat(found, ignore_index=True)
-    return table[["task", "slot", *table.columns.drop(["task", "slot"])]]
+            found.append((task, slot, rates.rename_axis("role").reset_index()))
+    return _joined(found)
 
 
 def roles(model: VLM, sets: Mapping[str, PairSet], swept: Tables, seed: int = 0) -> pd.DataFrame:
-    """`head_roles` of each task and slot whose pairs have masks, at the token of `HEADS`, with the
-    heads' effects there under image corruption; no column where no pair has masks."""
+    """`head_roles` for each task and slot whose pairs have masks.
+
+    Attention and effects (under image corruption) are measured at the token of `HEADS`.
+
+    Returns:
+        The joined tables, with the columns task and slot first, or a table without columns if no
+        pair has masks.
+    """
     image = swept.heads[swept.heads["corruption"] == "image"]
     found = []
     for task, slot, maps in role_maps(model, sets):
         own = image[(image["task"] == task) & (image["slot"] == slot)]
-        found.append(head_roles(maps, effects=own, seed=seed).assign(task=task, slot=slot))
-    if not found:
+        found.append((task, slot, head_roles(maps, effects=own, seed=seed)))
+    return _joined(found)
+
+
+def _joined(found: Sequence[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
+    """Join the tables of tasks and slots, with the columns task and slot first."""
+    parts = [table.assign(task=task, slot=slot) for task, slot, table in found]
+    if not parts:
         return pd.DataFrame()
-    table = pd.concat(found, ignore_index=True)
-    return table[["task", "slot", *table.columns.drop(["task", "slot"])]]
+    joined = pd.concat(parts, ignore_index=True)
+    return joined[["task", "slot", *joined.columns.drop(["task", "slot"])]]
