@@ -48,7 +48,7 @@ def run(tiny: bool = False) -> Report:
 
 @contextmanager
 def _on_cores(count: int) -> Iterator[int]:
-    """Restrict this process and those that it starts to `count` cores, or to all if it has fewer."""
+    """Restrict this process and its children to `count` cores, or to all if there are fewer."""
     before = os.sched_getaffinity(0)
     mine = set(sorted(before)[:count])
     os.sched_setaffinity(0, mine)

@@ -7,15 +7,16 @@ from tools.training.loops import MOST_NOISE
 MINIS = ("blip-mini", "llava-mini")
 NOISY = "blip-mini-noise"
 FAMILIES = ("svo", "states", "faces")
-SEEDS = "seeds"  # folder of the measurements of the seeds that are not shipped
+SEEDS = "seeds"  # Folder with the measurements of the seeds that are not shipped.
 
 INTRODUCTION = """# Miniature checkpoints
 
-`blip-mini` is a `BlipForQuestionAnswering`, `llava-mini` a `LlavaForConditionalGeneration`, and
-`blip-mini-noise` is `blip-mini` trained on noisy pictures as well: the Hugging Face classes of the
-models in the paper, unmodified, small enough to be trained on one CPU core and to be patched in
-seconds. They answer questions with two options about the rendered scenes in `data/embedded` and
-know nothing else. Weights are float16 safetensors, a few MB each; licence as the repository's.
+`blip-mini` is a `BlipForQuestionAnswering`, `llava-mini` is a `LlavaForConditionalGeneration`,
+and `blip-mini-noise` is a `blip-mini` that was also trained on noisy pictures. They use the
+Hugging Face classes of the paper's models, unmodified, but are small enough to be trained on
+one CPU core and to be patched in seconds. They can answer two-choice questions about the
+rendered scenes in `data/embedded`, and nothing else. The weights are float16 safetensors of a
+few MB each, under the repository's licence.
 
 ```python
 from transformers import AutoProcessor, BlipForQuestionAnswering
@@ -29,14 +30,15 @@ LLaVA's prompt is `USER: <image>\\nIs this bottle broken or rusty? ASSISTANT:`.
 
 ## Shapes
 
-Images of 96 px in 8 x 8 patches, hidden size 128, a vision tower of 4 layers x 8 heads, and 6
-layers x 8 heads on the language side (BLIP: 6 in the question encoder and 6 in the answer decoder).
+Images have 96 x 96 pixels and 8 x 8 patches. The hidden size is 128. The vision tower has 4
+layers of 8 heads, and the text model has 6 layers of 8 heads (in BLIP, 6 in the question
+encoder and 6 in the answer decoder).
 
-Tokenizers: BLIP's is a lower-casing WordPiece, LLaVA's a Unigram model with SentencePiece's
+BLIP's tokenizer is a lower-casing WordPiece. LLaVA's is a Unigram model with SentencePiece's
 convention that a space belongs to the word after it. Each word of the scenes is one token. In
-LLaVA the answer is the very token of the option in the prompt (`▁bottle`), and is scored in that
-one form; in BLIP it is the token `bottle`. Other text falls apart into characters (and, in LLaVA,
-bytes), so that ASCII never becomes an unknown token.
+LLaVA the answer is the same token as the option in the prompt (`▁bottle`), and only this form
+is scored; in BLIP it is the token `bottle`. Other text is split into characters (in LLaVA, also
+into bytes), so ASCII text has no unknown tokens.
 """
 
 RECIPE = """
@@ -44,52 +46,58 @@ RECIPE = """
 
     python tools/train_minis.py --seed {seed} --out data/checkpoints
 
-The other seeds are trained by the same command with another seed and folder; only their
-measurements are kept, in `seeds/`.
+The same command with another seed and folder trains the other seeds. Only their measurements
+are kept, in `seeds/`.
 
-1. A pool of {scenes:,} scenes of the split "seen" is rendered (half svo; a third of the svo and
-   states scenes have a distractor). The pool is the same for all seeds; a seed decides the initial
-   weights, the order of the images and the questions.
-2. The vision tower alone learns to say for every patch what it shows ({vision} steps of 64 images
-   drawn evenly): role (background, subject, object, distractor), which thing, the verb it takes
-   part in, the thing's state, the face's expression. The labels come from the renderer's masks.
-3. Each model starts from that tower and learns to answer (BLIP {blip} steps, LLaVA {llava}; 64
-   images x 3 questions): cross-entropy of the answer's token and, lightly, of the end token. AdamW,
-   learning rate 1e-3 (0.3 of it for the tower), 5 % warm-up, constant to the middle, cosine;
-   bfloat16 autocast. LLaVA's CLIP tower takes BLIP's weights; only the LayerNorm before its first
-   layer, which BLIP lacks, is estimated.
-4. `blip-mini-noise` differs from `blip-mini` in one thing: in step 3 half of the images get
-   Gaussian noise on the embeddings of their patches, as `notice_lib.GaussianNoise` adds it, with a
-   strength drawn between 0 and {noise:g} standard deviations. So such noise is in distribution for
-   it. Chapter 12 of the book compares the two.
-5. 20 % of the questions have no true option, and 5 % of the images are one plain colour: there
-   both options are equally good answers. Scenes with a distractor come more often than in the
-   pool, and its word is mostly the other option. A word that would make a held-out composition is
-   never offered: it would always be false, and the model would learn that. Questions are never
-   padded: BLIP groups them by length (Hugging Face's BLIP ignores the mask of a padded question in
-   the answer decoder), LLaVA packs those of one image behind it.
+1. A pool of {scenes:,} scenes of the split "seen" is rendered. Half of them are svo scenes, and
+   a third of the svo and states scenes have a distractor. The pool is the same for all seeds. A
+   seed determines the initial weights, the order of the images and the questions.
+2. The vision tower alone learns to classify what every patch shows ({vision} steps of 64
+   images, drawn evenly): its role (background, subject, object or distractor), the thing, the
+   verb that the thing takes part in, the thing's state, and the face's expression. The labels
+   come from the renderer's masks.
+3. Each model starts from that tower and learns to answer questions (BLIP {blip} steps, LLaVA
+   {llava} steps, of 64 images x 3 questions). The loss is the cross-entropy of the answer's
+   token and, with a small weight, of the end token. The optimiser is AdamW with bfloat16
+   autocast; the learning rate is 1e-3 (0.3 times that for the tower) after a warm-up of 5 %,
+   constant until the middle, then follows a cosine. LLaVA's CLIP tower takes BLIP's weights;
+   only the LayerNorm before its first layer, which BLIP lacks, is estimated.
+4. `blip-mini-noise` differs from `blip-mini` only in step 3, where half of the images get
+   Gaussian noise on the embeddings of their patches. `notice_lib.GaussianNoise` adds it, with a
+   strength drawn between 0 and {noise:g} standard deviations. Such noise is therefore in
+   distribution for this model. Chapter 12 of the book compares the two models.
+5. 20 % of the questions have no true option, and 5 % of the images are of one plain colour. In
+   these cases both options are equally good answers. Scenes with a distractor are drawn more
+   often than they occur in the pool, and the distractor's word is usually the other option. A
+   word that would form a held-out composition is never an option: it would always be false, and
+   the model would learn this. Questions are never padded. BLIP groups them by length, since
+   Hugging Face's BLIP ignores the mask of a padded question in the answer decoder; LLaVA packs
+   the questions about one image behind it.
 
 Hardware of seed {seed}: {hardware}; versions: {versions}.
 """
 
 LIMITS = """
-## What the training builds in, and limits
+## Effects of the training, and limits
 
-- Supervision of patches teaches detection: heads that attend to the asked thing find it already
-  marked. (In a prototype, verbs stayed at 65 % without it.) Do not read the localisation of the
-  minis as a discovery about models trained on captions.
-- Questions without a true option are part of the training, so that token replacement (STR), which
-  produces such questions, is in distribution here. It is not for the full-size models.
-- Where both options are in the picture, the minis tell the roles of an svo scene without error,
-  but not which of two things is in which state: there they are near or below chance, always with
-  one of the two options. A linear probe on the tower of seed 0 says why: it names 96 % of the
-  nouns and 97 % of the states that stand alone, 68 % and 84 % of those in a scene of two things,
-  which are smaller. The likely remedy is a longer stage 1 with more such scenes; asking also
-  "Is the bottle or the bell rusty?" had changed nothing after 300 steps. Leave these pairs out
-  (`distractor` and `states`), or use them as pairs that a model gets wrong.
-- Clip art, one style, one wording per question: nothing transfers to photographs or to free
-  questions. Held-out scenes are new combinations of known words and new faces, no new words.
-- Other hardware or versions give other weights in the last digits, and so slightly other numbers.
+- The supervision of patches teaches detection: heads that attend to the thing that the question
+  asks about find it already marked. (Without this supervision, a prototype answered only 65 %
+  of the verbs correctly.) The localisation in these models is no discovery about models trained
+  on captions.
+- Questions without a true option are part of the training. Token replacement (STR) produces
+  such questions, so it is in distribution for these models. It is not for the full-size models.
+- If both options are in the picture, the models distinguish the roles in an svo scene without
+  error, but they do not know which of two things is in which state. They answer these questions
+  near or below chance, although always with one of the two options. A linear probe on the tower
+  of seed 0 shows the reason: it recognises 96 % of the nouns and 97 % of the states of single
+  things, but only 68 % and 84 % in scenes with two things, which are smaller. A longer stage 1
+  with more such scenes would probably help; additional questions such as "Is the bottle or the
+  bell rusty?" had no effect after 300 steps. Leave these pairs out (`distractor` and `states`),
+  or use them as pairs that a model answers incorrectly.
+- The pictures are clip art in one style, and each question has one wording. Nothing transfers
+  to photographs or to free questions. Held-out scenes contain new combinations of known words,
+  and new faces, but no new words.
+- Other hardware or versions change the last digits of the weights, and so the results slightly.
 """
 
 
@@ -120,8 +128,9 @@ def _runs(folder, name):
 def _accuracy(runs):
     lines = [
         "\n## Accuracy\n",
-        "\nOn `data/embedded`, without padding, through the classes above. Right means that the",
-        "\nmost probable of all tokens is the right word. Cells: right option first / second.\n",
+        "\nOn `data/embedded`, without padding, with the classes above. An answer is correct if",
+        "\nthe most probable of all tokens is the correct word. Cells show the accuracy on",
+        "\nquestions with the correct option first / second.\n",
         "\n| model | family | scenes |",
     ]
     seeds = [run["training"]["seed"] for run in runs[MINIS[0]]]
@@ -150,9 +159,9 @@ def _orders(answers, group):
 def _evidence(runs):
     lines = [
         "\n## Where no option is true\n",
-        "\nThe same questions on a plain picture, and with both options replaced by words that",
-        "\nare false of the picture: share of answers that are the 'correct' option (chance: 50 %)",
-        "\nand share that are one of the two.\n",
+        "\nThe same questions were asked about a plain picture, and with both options replaced by",
+        "\nwords that are false for the picture (neither). Cells show the share of answers that",
+        "\nare the 'correct' option (chance: 50 %), and that are one of the two (listed).\n",
         "\n| model | seed | grey | black | white | neither |\n|---|---|---|---|---|---|",
     ]
     for name in runs:
@@ -171,9 +180,10 @@ def _evidence(runs):
 def _minutes(runs):
     lines = [
         "\n## Minutes\n",
-        "\nOf the clock, for one process with one thread on a two-core machine that did other work",
-        "\nat the same time; stage 1 is shared by the models of a seed. A step took about 0.17",
-        "\n(stage 1), 0.74 (BLIP) and 0.68 s (LLaVA) of processor time: 20 minutes a seed.\n",
+        "\nThese are minutes of wall-clock time for one process with one thread, on a two-core",
+        "\nmachine that did other work at the same time. The models of a seed share stage 1. A",
+        "\nstep took about 0.17 s (stage 1), 0.74 s (BLIP) and 0.68 s (LLaVA) of processor time,",
+        "\nwhich makes 20 minutes per seed.\n",
     ]
     lines += ["\n| seed | stage 1 | blip-mini | llava-mini |\n|---|---|---|---|"]
     for blip, llava in zip(*(runs[name] for name in MINIS), strict=True):
