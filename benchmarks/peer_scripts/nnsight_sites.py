@@ -1,7 +1,7 @@
-"""One layer's sites as one batch, with nnsight; runs in an environment of its own (../peers.py).
+"""Patch one layer's sites as one batch with nnsight, in an environment of its own (../peers.py).
 
-Done as well as nnsight allows: the vision tower is run once and left out, all sites of the layer
-are one batch, and the vocabulary is read at the last token only.
+The script is as efficient as nnsight allows. It runs the vision tower once and leaves it out of
+the patched runs, batches all sites of the layer, and computes logits at the last token only.
 """
 
 import json
@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, BlipForQuestionAnswering
 
 
 class BlipAnswer(torch.nn.Module):
-    """Question encoder and decoder: (batch, T) ids and image states to (batch, words) logits."""
+    """Question encoder and decoder: ids (batch, T) and image states to logits (batch, words)."""
 
     def __init__(self, model):
         super().__init__()
@@ -38,7 +38,7 @@ class BlipAnswer(torch.nn.Module):
 
 
 class DecoderAnswer(torch.nn.Module):
-    """A decoder's language model: (batch, T, D) embeddings to (batch, words) logits."""
+    """A decoder's language model, from (batch, T, D) embeddings to (batch, words) logits."""
 
     def __init__(self, model):
         super().__init__()
@@ -50,7 +50,10 @@ class DecoderAnswer(torch.nn.Module):
         return self.head(self.language(inputs_embeds=embeddings, **self.settings)[0][:, -1])
 
     def inputs(self, model, given, run):
-        """What the whole model gives to its language model; masks and positions are kept."""
+        """The embeddings that the whole model passes to its language model.
+
+        The other arguments (masks, positions) are kept in `settings`.
+        """
         prefix = "extra."
         extra = {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
 
@@ -68,7 +71,7 @@ class DecoderAnswer(torch.nn.Module):
 
 
 class Reached(Exception):
-    """The language model would run now; with its keyword arguments."""
+    """Raised when the language model is about to run, with its keyword arguments."""
 
 
 def read(traced, component, layer):
@@ -94,12 +97,12 @@ def write(traced, component, layer, changed):
         part.self.output = (changed, part.self.output[1])
 
 
-# As they run: nnsight wants them asked for in this order.
+# nnsight requires components to be accessed in the order in which they run.
 ORDER = ("self_attention", "cross_attention", "layer_output")
 
 
 def clean_activations(traced, inputs, layer, components):
-    """{component: (T, D)} of the clean run."""
+    """The clean run's activations (T, D) by component."""
     kept = {}
     with torch.no_grad(), traced.trace(*inputs):
         for component in components:
@@ -108,7 +111,7 @@ def clean_activations(traced, inputs, layer, components):
 
 
 def patched_gaps(traced, inputs, source, sites, answer, heads):
-    """L of all sites, which are of one layer, as one batch."""
+    """Logit differences L' for sites of one layer, computed as one batch."""
     batch = tuple(x.expand(len(sites), *x.shape[1:]) for x in inputs)
     layer = sites[0][1]
     with torch.no_grad(), traced.trace(*batch):
@@ -126,7 +129,7 @@ def patched_gaps(traced, inputs, source, sites, answer, heads):
 
 
 def main(folder):
-    """Reads FOLDER/given.* and the model beside them; prints seconds and L's as JSON."""
+    """Read FOLDER/given.* and the model beside them, and print seconds and L' as JSON."""
     given = json.loads((folder / "given.json").read_text()) | load_file(
         folder / "given.safetensors"
     )

@@ -1,6 +1,7 @@
-"""Sites one by one, with TransformerLens' bridge; runs in an environment of its own (../peers.py).
+"""Patch sites one by one with TransformerLens' bridge, in an environment of its own (../peers.py).
 
-The clean run is cached once; each site is one forward with a hook on the heads' outputs (hook_z).
+The clean run is cached once. Each site takes one forward with a hook on the heads' outputs
+(hook_z).
 """
 
 import json
@@ -15,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 
 def main(folder):
-    """Reads FOLDER/given.* and the model beside them; prints seconds and L's as JSON."""
+    """Read FOLDER/given.* and the model beside them, and print seconds and L' as JSON."""
     given = json.loads((folder / "given.json").read_text()) | load_file(
         folder / "given.safetensors"
     )

@@ -2,8 +2,8 @@
 
 Each rule needs a null distribution that can fool it. The tested rule looks at means over scenes, so
 its null flips the signs of whole scenes: every mean then has expectation zero, and every head keeps
-its spread. Flips do not change mean |effect|, however, and therefore not a single selection of the
-paper's rule. The null of the paper's rule permutes the heads' labels within each layer, separately
+its spread. Flips do not change mean absolute effects, however, and therefore not a single selection
+of the paper's rule. The null of that rule permutes the heads' labels within each layer, separately
 in each condition: the selections keep their sizes and layers, but agree only by chance.
 """
 
@@ -95,7 +95,7 @@ def universal_by_labels(
     """Count the heads that the paper's rule finds universal, in the data and with permuted labels.
 
     Args:
-        scores: the mean of |effect| over pairs in each condition, (heads,).
+        scores: the mean absolute effect over pairs in each condition, (heads,).
         layers: the layer of each head, (heads,).
         draws: number of permutations.
         seed: seed of the permutations.
@@ -138,7 +138,7 @@ def _permuted(table: pd.DataFrame, draws: int, seed: int) -> tuple[int, np.ndarr
 
 
 def mean_sizes(table: pd.DataFrame) -> dict[tuple, pd.Series]:
-    """The paper's score of each head by (task, corruption): the mean of |effect| over pairs."""
+    """The paper's score of each head, its mean absolute effect, by (task, corruption)."""
     sizes = table.assign(size=table["effect"].abs())
     return {
         condition: part.groupby(HEAD, observed=True)["size"].mean().sort_index()

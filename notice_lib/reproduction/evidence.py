@@ -128,8 +128,8 @@ class Evidence:
             corruption.
         option: effects of LLaVA's heads at the correct option, under image corruption.
         depth: effects of the layers of `DEPTH`, under image corruption and under noise.
-        sizes: the paper's score of each head, the mean of |effect| over pairs, (K,) by (task,
-            corruption).
+        sizes: the paper's score of each head, its mean absolute effect over pairs, as one array
+            (K,) per (task, corruption).
         roles: attention to the named thing, for each task and slot whose pairs have masks.
         distances: one row per scene. The columns corrupt and noisy hold the distance of that run's
             image states from those of the nearest clean picture of another scene.
