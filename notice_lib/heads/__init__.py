@@ -9,7 +9,7 @@ from .attention import (
     shares,
 )
 from .chance import NULLS, chance
-from .content import carried, content_shares, decompose
+from .content import carried, content_shares, decompose, strongest_heads
 from .decision import Condition, Finding, Group, as_units, decide, half_of, scenes_needed
 from .overlap import Outliers, head_overlap, outlier_patches, regions, shuffled
 from .replication import agreement, confirm_heads
@@ -98,6 +98,7 @@ __all__ = [
     "shuffled",
     "sign_flip_test",
     "split_half_correlation",
+    "strongest_heads",
     "two_sd",
     "universal_heads",
 ]

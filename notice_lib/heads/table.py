@@ -73,7 +73,7 @@ def null_of(table: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
         NoticeError: a row of the table is not in the null.
     """
     keys = [*HEAD, *CONDITION, "pair_id", *({"draw"} & set(table))]
-    own, other = (_one_row_each(part).set_index(keys) for part in (table, null))
+    own, other = (one_row_each(part).set_index(keys) for part in (table, null))
     missing = own.index.difference(other.index)
     if len(missing):
         raise NoticeError(
@@ -103,7 +103,7 @@ def scene_effects(table: pd.DataFrame, metric: str = "effect") -> pd.DataFrame:
     Raises:
         NoticeError: a pair and head have more than one row; a head is missing in some scene.
     """
-    means = _one_row_each(table).pivot_table(
+    means = one_row_each(table).pivot_table(
         index="scene_id", columns=HEAD, values=metric, observed=True
     )
     if means.isna().any(axis=None):
@@ -145,7 +145,7 @@ def total_effect(part: pd.DataFrame, metric: str) -> float:
     )
 
 
-def _one_row_each(table: pd.DataFrame) -> pd.DataFrame:
+def one_row_each(table: pd.DataFrame) -> pd.DataFrame:
     keys = [*HEAD, *CONDITION, "pair_id", *({"draw"} & set(table))]
     again = table.duplicated(keys)
     if again.any():
