@@ -72,19 +72,18 @@ def ratio_interval(
     mean_x, mean_y = x.mean(0), y.mean(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         low_t, high_t = _t_quantiles(x - mean_x / mean_y * y, level, draws, seed)
-    (var_x, cov), (_, var_y) = (
-        [((a - a.mean(0)) * (b - b.mean(0))).mean(0) / (len(x) - 1) for b in (x, y)] for a in (x, y)
-    )
+    var_x, var_y = (values.var(0) / (len(x) - 1) for values in (x, y))
+    cov = ((x - mean_x) * (y - mean_y)).mean(0) / (len(x) - 1)
 
-    def end(t: np.ndarray, unbounded: float) -> np.ndarray:
+    def end(t: np.ndarray) -> np.ndarray:
         """The ratio r where mean_x - r mean_y is t standard errors of the mean of x - r y."""
-        a = mean_y**2 - t**2 * var_y
-        b = mean_x * mean_y - t**2 * cov
-        c = mean_x**2 - t**2 * var_x
-        root = np.sqrt(np.maximum(b**2 - a * c, 0))
-        return np.divide(b - np.sign(t) * root, a, out=np.full_like(a, unbounded), where=a > 0)
+        a, b = mean_y**2 - t**2 * var_y, mean_x * mean_y - t**2 * cov
+        root = np.sqrt(np.maximum(b**2 - a * (mean_x**2 - t**2 * var_x), 0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (b - np.sign(t) * root) / a
 
-    return end(high_t, -np.inf), end(low_t, np.inf)
+    bounded = mean_y**2 > np.maximum(low_t**2, high_t**2) * var_y
+    return np.where(bounded, end(high_t), -np.inf), np.where(bounded, end(low_t), np.inf)
 
 
 def sign_flip_test(
