@@ -24,9 +24,6 @@ Direction = Literal["denoise", "noise"]
 Donor = Literal["own", "unrelated"]
 """Activations come from the pair's other run, or from a run of another scene."""
 
-RunName = Literal["clean", "corrupt"]
-"""The two unpatched runs of a pair."""
-
 DonorWords = Literal["other", "same"]
 """A matched donor has none of the pair's words, or the same two options."""
 

@@ -60,7 +60,7 @@ def carries(
     from ..datasets import load_pairs
     from ..heads import carried
     from ..loading import load_model
-    from ..reproduction.claims import HEADS
+    from ..reproduction.evidence import HEADS
 
     chosen = [_layer_and_head(name) for name in head or ()]
     # This comes before the model, since it gives each process its own GPU.

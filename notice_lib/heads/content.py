@@ -21,11 +21,11 @@ says "this option is true" of whichever option. The share of the effect that an 
 leaves cannot tell them apart: it is one half for a head of pure content, and all of the effect
 both for a head of pure truth and for one of pure removal.
 
-Donors are averaged within a pair, and pairs within a scene. The scene is the unit of every
-interval. K is a ratio of means over scenes. It is undefined (NaN) unless the interval of C + V lies
-above zero, and if the interval of C or of V lies below zero. (If the mean of V itself had to be at
-least zero, half of all heads of pure content would be undefined, because their measured V is below
-zero as often as above.) K and the ends of its interval are limited to 0 and 1.
+Donors are averaged within a pair, and pairs within a scene. The scene is the unit of every interval
+(`decision.as_units`). K is a ratio of means over scenes. It is undefined (NaN) unless the interval
+of C + V lies above zero, and if the interval of C or of V lies below zero. (If the mean of V itself
+had to be at least zero, half of all heads of pure content would be undefined, because their
+measured V is below zero as often as above.) K and the ends of its interval are limited to 0 and 1.
 """
 
 from collections.abc import Iterable
@@ -42,6 +42,7 @@ from ..pairs import PairSet
 from ..patching import DONORS, MatchedDonors, Site, logit_difference, sweep
 from ..patching.engine import patch as fast_engine
 from ..patching.jobs import Engine
+from .decision import as_units
 from .statistics import bootstrap_interval, ratio_interval
 from .table import CONDITION, HEAD, gather, one_row_each, scene_effects
 
@@ -109,7 +110,10 @@ def carried(
     same = None
     if sharing:
         same = measure("same", matched, MatchedDonors("clean", pool, sharing, "same"))
-    return content_shares(decompose(own, true, false, same), level, seed)
+    parts = decompose(own, true, false, same)
+    unit = {pair.pair_id: pair.scene_id for pair in as_units(right)}
+    parts["scene_id"] = parts["pair_id"].map(unit)
+    return content_shares(parts, level, seed)
 
 
 def strongest_heads(found: pd.DataFrame, n: int = 5, position: int | str = "correct") -> list[Site]:
