@@ -24,6 +24,9 @@ Direction = Literal["denoise", "noise"]
 Donor = Literal["own", "unrelated"]
 """Activations come from the pair's other run, or from a run of another scene."""
 
+DonorWords = Literal["other", "same"]
+"""A matched donor has none of the pair's words, or the same two options."""
+
 NoisePlace = Literal["patch_embeddings", "tower_output"]
 """Noise is added to the embeddings of an image's patches, or to what the vision tower gives to the
 text."""

@@ -20,7 +20,7 @@ from notice_lib import NoticeError, Site, load_model, load_pairs, read_sweep, si
 from notice_lib.cli import app
 from notice_lib.datasets.faces import EMOTIONS
 from notice_lib.demo import COMPONENT, describe, draw, find_example
-from notice_lib.heads import gather, head_effects, universal_heads
+from notice_lib.heads import carried, gather, head_effects, universal_heads
 from notice_lib.patching import make_jobs
 from notice_lib.patching.reference import patched_logits, record
 
@@ -35,7 +35,9 @@ def notice(*words, fails: bool = False) -> str:
     return result.stderr if fails else result.stdout
 
 
-@pytest.mark.parametrize("command", ["info", "demo", "pairs", "sweep", "heads", "reproduce"])
+@pytest.mark.parametrize(
+    "command", ["info", "demo", "pairs", "sweep", "heads", "carries", "reproduce"]
+)
 def test_every_command_has_help_with_an_example(command):
     assert f"notice {command}" in re.search(r"Example: (.*)", notice(command, "--help"))[1]
     assert command in notice("--help")
@@ -301,6 +303,28 @@ def test_a_full_disk_is_one_line(tmp_path):
     error = notice("heads", tmp_path / "svo", "--out", "/dev/full", fails=True)
     assert error.endswith("No space left on device. Free some space and run the command again.\n")
     assert "Traceback" not in error
+
+
+def test_what_heads_carry_is_measured_and_goes_on(tmp_path):
+    load_pairs("faces").filter(lambda pair: pair.split == "heldout").sample(48, 0).save(
+        tmp_path / "pool"
+    )
+    words = ["carries", "blip-mini", tmp_path / "pool", tmp_path / "out", "--n", 4]
+    words += ["--head", "L5.H3", "--head", "L1.H0", "--donors", 1, "--device", "cpu"]
+    first = notice(*words)
+    assert first in here(*words)
+    model, pairs = load_model("blip-mini"), load_pairs(tmp_path / "pool")
+    sites = [Site("cross_attention", *head, "correct") for head in ((5, 3), (1, 0))]
+    expected = carried(model, load_pairs(tmp_path / "pool", 4), sites, pairs, donors=1)
+    table = pd.read_csv(tmp_path / "out" / "carried.csv")
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False)
+    row = expected[expected["layer"] == 5].iloc[0]
+    assert f"faces: {row.scenes} scenes, {row.pairs} pairs, 1 donors a pair" in first
+    assert f"L5.H3  effect {row.effect:+.3f} ({row.effect_fraction:+.1%})" in first
+    assert "content share" in first
+    words[words.index("L1.H0")] = "1.0"
+    with pytest.raises(NoticeError, match="A head is named like"):
+        here(*words)
 
 
 def test_bad_input_is_one_line(tmp_path):

@@ -8,6 +8,7 @@ from notice_lib import NoticeError
 from notice_lib.heads import (
     bootstrap_interval,
     max_t_test,
+    ratio_interval,
     sign_flip_test,
     split_half_correlation,
     two_sd,
@@ -96,6 +97,38 @@ def test_intervals_over_scenes_cover_at_their_level():
 def test_interval_of_a_constant_is_the_constant():
     low, high = bootstrap_interval(np.full((5, 2), [0.0, 3.0]))
     np.testing.assert_allclose([low, high], [[0, 3], [0, 3]])
+
+
+@pytest.mark.parametrize("scenes", [12, 36])
+@pytest.mark.parametrize(
+    ("share", "noise"), [(0.5, "normal"), (0.0, "exponential"), (1.0, "normal")]
+)
+def test_intervals_of_a_ratio_cover_at_their_level(scenes, share, noise):
+    rng = np.random.default_rng(6)
+    first, second = (getattr(rng, noise)(size=(scenes, 3000)) / 2 for _ in range(2))
+    x, rest = first - first.mean() + share, second - second.mean() + 1 - share
+    low, high = ratio_interval(x, x + rest)
+    covered = (low < share) & (share < high)
+    assert abs(covered.mean() - 0.95) < 0.025
+    assert np.median(high - low) < 1.2
+
+
+def test_the_interval_of_a_ratio_to_one_is_that_of_the_mean():
+    x = np.random.default_rng(9).exponential(size=(12, 40)) - 0.5
+    expected = bootstrap_interval(x)
+    np.testing.assert_allclose(ratio_interval(x, np.ones((12, 1))), expected, atol=1e-12)
+    low, high = ratio_interval(x, np.full((12, 1), -2.0))
+    np.testing.assert_allclose([-2 * high, -2 * low], expected, atol=1e-12)
+
+
+def test_a_ratio_to_what_may_be_zero_has_no_bounds():
+    rng = np.random.default_rng(10)
+    x, y = rng.normal(1, 0.1, size=(12, 1)), rng.normal(0, 1, size=(12, 1))
+    low, high = ratio_interval(x, y)
+    assert (low, high) == (-np.inf, np.inf)
+    low, high = ratio_interval(3 * y + 30, y + 10)
+    assert low == pytest.approx(3)
+    assert high == pytest.approx(3)
 
 
 def test_two_sd_by_hand():

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 import pandas as pd
 import typer
 
-from ..choices import CorruptionName, Direction, Donor, EngineName, NoisePlace, Quantization
+from ..choices import CorruptionName, Direction, Donor, NoisePlace, Quantization
 from ..errors import NoticeError
 from ..files import refuse_unwritable, write_atomically
 from . import pairs as cli_pairs
-from .options import Device, Number, Seed, Set
+from .carries import carries
+from .options import Device, Dtype, Engine, Name, Number, Seed, Set, processes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,18 +27,6 @@ app.add_typer(cli_pairs.app, name="pairs")
 
 
 Rule = Literal["signed", "max_t", "paper", "abs_of_mean"]
-Engine = Annotated[
-    EngineName,
-    typer.Option(help="reference works for models that the fast engine refuses, but is slow."),
-]
-Dtype = Annotated[
-    Literal["float32", "bfloat16", "float16", "float64"] | None,
-    typer.Option(help="By default float32 on a CPU, and the checkpoint's own on a GPU."),
-]
-
-Name = Annotated[
-    str, typer.Argument(help="blip-mini, llava-mini, the folder of a checkpoint, or a hub id.")
-]
 
 
 @app.command()
@@ -161,7 +150,7 @@ def sweep(
     from ..patching import effects, site_grid, sweep as run
 
     # This comes before the model, since it gives each process its own GPU.
-    state = _processes(device)
+    state = processes(device)
     vlm = load_model(model, device, getattr(torch, dtype) if dtype else None, engine=engine)
     sites = site_grid(
         vlm, component, layer, per_head, int(position) if position.isdigit() else position
@@ -266,6 +255,9 @@ def heads(
         print(f"\nWritten to {out}.")
 
 
+app.command()(carries)
+
+
 @app.command()
 def reproduce(
     model: Annotated[
@@ -313,7 +305,7 @@ def reproduce(
 
     sets = {task: pairs.sample(n or len(pairs), seed) for task, pairs in read_tasks(data).items()}
     # This comes before the model, since it gives each process its own GPU.
-    state = _processes(device)
+    state = processes(device)
     vlm = load_model(
         model,
         device,
@@ -329,21 +321,6 @@ def reproduce(
                 f"There are no pairs of {' or '.join(missing)}: verdicts are about the other tasks."
             )
         print(f"Written to {out}.")
-
-
-def _processes(device: str | None):
-    """Return the state of this process among those that share the work.
-
-    On GPUs, processes wait for each other for up to a day, since shards differ in length.
-    """
-    from datetime import timedelta
-
-    import torch
-    from accelerate import PartialState
-
-    if device == "cpu" or not torch.cuda.is_available():
-        return PartialState(cpu=True)
-    return PartialState(timeout=timedelta(days=1))
 
 
 def _print_selected(heads: pd.DataFrame) -> None:

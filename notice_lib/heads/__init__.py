@@ -10,6 +10,7 @@ from .attention import (
     shares,
 )
 from .chance import NULLS, chance
+from .content import carried, content_shares, decompose, strongest_heads
 from .decision import Condition, Finding, Group, as_units, decide, half_of, scenes_needed
 from .overlap import Outliers, head_overlap, outlier_patches, regions, shuffled
 from .replication import agreement, confirm_heads
@@ -32,6 +33,7 @@ from .selection import (
 from .statistics import (
     bootstrap_interval,
     max_t_test,
+    ratio_interval,
     sign_flip_test,
     split_half_correlation,
     two_sd,
@@ -68,9 +70,12 @@ __all__ = [
     "attention_maps",
     "beyond_null",
     "bootstrap_interval",
+    "carried",
     "chance",
     "confirm_heads",
+    "content_shares",
     "decide",
+    "decompose",
     "gather",
     "half_of",
     "halves",
@@ -82,6 +87,7 @@ __all__ = [
     "minus_average",
     "null_of",
     "outlier_patches",
+    "ratio_interval",
     "regions",
     "replication_rates",
     "role_agreement",
@@ -93,6 +99,7 @@ __all__ = [
     "shuffled",
     "sign_flip_test",
     "split_half_correlation",
+    "strongest_heads",
     "two_sd",
     "universal_heads",
 ]

@@ -48,18 +48,53 @@ def bootstrap_interval(
     Source: Hall, The Bootstrap and Edgeworth Expansion (1992), section 3.
     """
     effects = _checked(effects)
-    n = len(effects)
-    rng = np.random.default_rng(seed)
-    mean, error = _mean_and_error(np.full((1, n), 1 / n), effects)
-    ratios = []
-    for start in range(0, draws, CHUNK):
-        size = min(CHUNK, draws - start)
-        drawn, its_error = _mean_and_error(rng.multinomial(n, np.full(n, 1 / n), size) / n, effects)
-        off = drawn - mean
-        ratios.append(np.divide(off, its_error, out=np.zeros_like(off), where=its_error > 0))
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(ratios), [1 - tail, tail], axis=0)
-    return (mean - low * error)[0], (mean - high * error)[0]
+    mean, error = _mean_and_error(np.full((1, len(effects)), 1 / len(effects)), effects)
+    low, high = _t_quantiles(effects, level, draws, seed)
+    return (mean - high * error)[0], (mean - low * error)[0]
+
+
+def ratio_interval(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of the ratio of two means over scenes, mean numerator / mean denominator.
+
+    They hold every ratio r for which the mean of numerator - r * denominator may be zero, by the
+    studentised bootstrap of `bootstrap_interval`, and equal that where all denominators are 1.
+
+    Args:
+        numerators, denominators: shape (scenes, heads), or of the denominators (scenes, 1).
+
+    Returns:
+        Lower and upper ends, each of shape (heads,); minus and plus infinity where the mean
+        denominator may be zero, so that any ratio is possible.
+
+    Raises:
+        NoticeError: fewer than three scenes.
+
+    Source: Fieller, JRSS B 16 (1954).
+    """
+    x, y = np.broadcast_arrays(_checked(numerators), _checked(denominators))
+    sign = np.where(y.mean(0) < 0, -1, 1)
+    x, y = sign * x, sign * y
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low_t, high_t = _t_quantiles(x - mean_x / mean_y * y, level, draws, seed)
+    var_x, var_y = (values.var(0) / (len(x) - 1) for values in (x, y))
+    cov = ((x - mean_x) * (y - mean_y)).mean(0) / (len(x) - 1)
+
+    def end(t: np.ndarray) -> np.ndarray:
+        """The ratio r where mean_x - r mean_y is t standard errors of the mean of x - r y."""
+        a, b = mean_y**2 - t**2 * var_y, mean_x * mean_y - t**2 * cov
+        root = np.sqrt(np.maximum(b**2 - a * (mean_x**2 - t**2 * var_x), 0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (b - np.sign(t) * root) / a
+
+    bounded = mean_y**2 > np.maximum(low_t**2, high_t**2) * var_y
+    return np.where(bounded, end(high_t), -np.inf), np.where(bounded, end(low_t), np.inf)
 
 
 def sign_flip_test(
@@ -184,6 +219,27 @@ def _mean_and_error(weights: np.ndarray, effects: np.ndarray) -> tuple[np.ndarra
     mean = weights @ centred
     variance = np.maximum(weights @ centred**2 - mean**2, 0)
     return mean + centre, np.sqrt(variance / (len(effects) - 1))
+
+
+def _t_quantiles(
+    effects: np.ndarray, level: float, draws: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The two quantiles between which `level` of the bootstrap's t lie, each of shape (heads,).
+
+    t is a draw's mean, less the observed mean, divided by the draw's own standard error.
+    """
+    n = len(effects)
+    rng = np.random.default_rng(seed)
+    mean = effects.mean(axis=0)
+    ratios = []
+    for start in range(0, draws, CHUNK):
+        size = min(CHUNK, draws - start)
+        drawn, error = _mean_and_error(rng.multinomial(n, np.full(n, 1 / n), size) / n, effects)
+        off = drawn - mean
+        ratios.append(np.divide(off, error, out=np.zeros_like(off), where=error > 0))
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.concatenate(ratios), [tail, 1 - tail], axis=0)
+    return low, high
 
 
 def _flips(effects: np.ndarray, minimum: float, draws: int, seed: int):

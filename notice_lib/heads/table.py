@@ -88,7 +88,7 @@ def null_of(table: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
         NoticeError: `null` lacks a row of `table`.
     """
     keys = [*HEAD, *CONDITION, "pair_id", *({"draw"} & set(table))]
-    own, other = (_one_row_each(part).set_index(keys) for part in (table, null))
+    own, other = (one_row_each(part).set_index(keys) for part in (table, null))
     missing = own.index.difference(other.index)
     if len(missing):
         raise NoticeError(
@@ -129,7 +129,7 @@ def scene_effects(table: pd.DataFrame, metric: str = "effect") -> pd.DataFrame:
     Raises:
         NoticeError: a pair has several rows for one head, or a head is missing in some scene.
     """
-    means = _one_row_each(table).pivot_table(
+    means = one_row_each(table).pivot_table(
         index="scene_id", columns=HEAD, values=metric, observed=True
     )
     if means.isna().any(axis=None):
@@ -178,7 +178,7 @@ def total_effect(part: pd.DataFrame, metric: str) -> float:
     )
 
 
-def _one_row_each(table: pd.DataFrame) -> pd.DataFrame:
+def one_row_each(table: pd.DataFrame) -> pd.DataFrame:
     keys = [*HEAD, *CONDITION, "pair_id", *({"draw"} & set(table))]
     again = table.duplicated(keys)
     if again.any():

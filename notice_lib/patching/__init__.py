@@ -1,5 +1,6 @@
 """Activation patching: sites, sweeps over pairs, and the paper's metrics."""
 
+from .donors import DONORS, MatchedDonors
 from .jobs import Job
 from .metrics import (
     METRICS,
@@ -18,12 +19,14 @@ from .sweeps import SHARD, ablate, make_jobs, sweep
 from .table import SCHEMA, Sweep
 
 __all__ = [
+    "DONORS",
     "METRICS",
     "SCHEMA",
     "SHARD",
     "Circuit",
     "Intervention",
     "Job",
+    "MatchedDonors",
     "PlacedSite",
     "Site",
     "Sweep",

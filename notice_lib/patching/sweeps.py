@@ -15,6 +15,7 @@ from ..models.answers import SCORES
 from ..models.base import VLM, AnswerTokens, Inputs
 from ..pairs import PairSet, SemanticPair
 from .ablation import means, written, zeros
+from .donors import MatchedDonors, donor_runs
 from .engine import patch as fast_engine
 from .jobs import Engine, Job, Outcome
 from .runs import Corruption, all_runs, answer_of, name_of, regions, unrelated
@@ -53,7 +54,7 @@ def sweep(
     sites: Iterable[Site | Circuit],
     corruption: Corruption = "image",
     direction: Direction = "denoise",
-    donor: Donor = "own",
+    donor: Donor | MatchedDonors = "own",
     seed: int = 0,
     out: str | Path | None = None,
     strict: bool = False,
@@ -72,6 +73,8 @@ def sweep(
         donor: "own": activations come from the pair's other run. "unrelated": they come from that
             run of another scene of the set with as many tokens, if possible of the same roles. This
             makes a null: what does a natural activation do that carries nothing of this pair?
+            `MatchedDonors`: they come from several other scenes, a draw for each, which have none
+            of the pair's words. These need the corruption "image".
         seed: random seed of replacement words, noise and donors.
         out: folder for the results. A killed sweep goes on there where it stopped, and a finished
             one is read. Several processes (torchrun, accelerate launch) share the work, and must
@@ -94,7 +97,7 @@ def sweep(
         "corruption": name_of(corruption),
         "noise": asdict(corruption) if isinstance(corruption, GaussianNoise) else None,
         "direction": direction,
-        "donor": donor,
+        **_donor_settings(donor),
         "seed": seed,
     }
     return _sweep(model, pairs, prepare, settings, out, strict, engine)
@@ -106,7 +109,7 @@ def make_jobs(
     sites: Iterable[Site | Circuit],
     corruption: Corruption = "image",
     direction: Direction = "denoise",
-    donor: Donor = "own",
+    donor: Donor | MatchedDonors = "own",
     seed: int = 0,
 ) -> list[Job]:
     """The jobs that a sweep of these pairs gives to its engine, in the pairs' order.
@@ -128,21 +131,35 @@ def _preparing(model, pairs, sites, corruption, direction, donor, seed) -> Prepa
     """The function that makes a sweep's jobs; refuses unknown settings."""
     name_of(corruption)
     check_choice("direction", direction, Direction)
-    check_choice("donor", donor, Donor)
+    if not isinstance(donor, MatchedDonors):
+        check_choice("donor", donor, Donor, "MatchedDonors")
+    elif corruption != "image":
+        raise NoticeError(
+            "Matched donors are runs with other pictures. Use them with corruption='image', not "
+            f"{corruption!r}."
+        )
+
+    def routes(pair, clean, corrupt) -> list[tuple[Inputs, Inputs, str]]:
+        """The base run, the source run and the donor's id of each draw."""
+        if isinstance(donor, MatchedDonors):
+            base = corrupt[0] if direction == "denoise" else clean
+            pool = pairs if donor.pool is None else donor.pool
+            found = donor_runs(model, pool, pair, base, donor, seed)
+            return [(base, source, giver) for giver, source in found]
+        giver, sources = pair, (clean, corrupt)
+        if donor == "unrelated":
+            giver = unrelated(model, pairs, pair, seed)
+            sources = all_runs(model, pairs, giver, corruption, seed)[:2]
+        if direction == "denoise":
+            return [(base, sources[0], giver.pair_id) for base in corrupt]
+        return [(clean, source, giver.pair_id) for source in sources[1]]
 
     def prepare(pair: SemanticPair) -> list[tuple[Job, dict]]:
         clean, corrupt, corrupt_prompt = all_runs(model, pairs, pair, corruption, seed)
         answer, _, interventions = _placed(model, pair, clean, sites)
-        giver, donors = pair, (clean, corrupt)
-        if donor == "unrelated":
-            giver = unrelated(model, pairs, pair, seed)
-            donors = all_runs(model, pairs, giver, corruption, seed)[:2]
         jobs = []
-        for draw, run in enumerate(corrupt):
-            base, source = run, donors[0]
-            if direction == "noise":
-                base, source = clean, donors[1][draw]
-            known = _known(pair, draw) | {"corrupt_prompt": corrupt_prompt, "donor": giver.pair_id}
+        for draw, (base, source, giver) in enumerate(routes(pair, clean, corrupt)):
+            known = _known(pair, draw) | {"corrupt_prompt": corrupt_prompt, "donor": giver}
             jobs.append((Job(base, source, interventions, answer), known))
         return jobs
 
@@ -242,6 +259,15 @@ def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], engin
         "self_check": _self_check(model),
         "schema": SCHEMA,
     } | ({"masks_fingerprint": fingerprint.of_masks(pairs)} if by_masks else {})
+
+
+def _donor_settings(donor: Donor | MatchedDonors) -> dict:
+    """The settings by which a folder's donors are recognised."""
+    if not isinstance(donor, MatchedDonors):
+        return {"donor": donor, "donors": None}
+    pool = None if donor.pool is None else fingerprint.of_pairs(donor.pool)
+    details = {"n": donor.n, "words": donor.words, "pool_fingerprint": pool}
+    return {"donor": f"matched {donor.run}", "donors": details}
 
 
 def _self_check(model: VLM) -> str:

@@ -22,10 +22,10 @@ PATCHED_DTYPES = {
     "token": "string",
     **dict.fromkeys(SCORES, "float64"),
 }
-"""Columns of `Sweep.patched`. `draw` counts the noise draws of a pair. `head` is -1 for a whole
-module. `position` is the index of the site's first token, and `token` is the text of that token. In
-a circuit's row, `circuit` is its name, `component` is "circuit", and `layer`, `head` and `position`
-are -1."""
+"""Columns of `Sweep.patched`. `draw` counts a pair's draws of noise, or its matched donors. `head`
+is -1 for a whole module. `position` is the index of the site's first token, and `token` is the text
+of that token. In a circuit's row, `circuit` is its name, `component` is "circuit", and `layer`,
+`head` and `position` are -1."""
 
 RUNS_DTYPES = {
     "pair_id": "string",
