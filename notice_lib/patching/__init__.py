@@ -1,6 +1,7 @@
 """Activation patching: sites, sweeps over pairs, and the paper's metrics."""
 
 from .jobs import Job
+from .knockout import Cut, cut_logits, knockout
 from .metrics import (
     METRICS,
     effect,
@@ -22,6 +23,7 @@ __all__ = [
     "SCHEMA",
     "SHARD",
     "Circuit",
+    "Cut",
     "Intervention",
     "Job",
     "PlacedSite",
@@ -29,9 +31,11 @@ __all__ = [
     "Sweep",
     "ablate",
     "answer_of",
+    "cut_logits",
     "effect",
     "effects",
     "fraction_recovered",
+    "knockout",
     "logit_difference",
     "make_jobs",
     "patched_probability",
