@@ -10,7 +10,11 @@ from .attention import (
 )
 from .chance import NULLS, chance
 from .decision import Condition, Finding, Group, as_units, decide, half_of, scenes_needed
+from .distractors import distractor_suppression, matched_scenes
+from .grounding import grounding
 from .overlap import Outliers, head_overlap, outlier_patches, regions, shuffled
+from .probe import object_probe
+from .questions import two_questions
 from .replication import agreement, confirm_heads
 from .roles import (
     HEAD_ROLES,
@@ -70,16 +74,20 @@ __all__ = [
     "chance",
     "confirm_heads",
     "decide",
+    "distractor_suppression",
     "gather",
+    "grounding",
     "half_of",
     "halves",
     "head_effects",
     "head_overlap",
     "head_roles",
     "image_attention",
+    "matched_scenes",
     "max_t_test",
     "minus_average",
     "null_of",
+    "object_probe",
     "outlier_patches",
     "regions",
     "replication_rates",
@@ -92,6 +100,7 @@ __all__ = [
     "shuffled",
     "sign_flip_test",
     "split_half_correlation",
+    "two_questions",
     "two_sd",
     "universal_heads",
 ]

@@ -45,7 +45,9 @@ def bootstrap_interval(
         size = min(CHUNK, draws - start)
         drawn, its_error = _mean_and_error(rng.multinomial(n, np.full(n, 1 / n), size) / n, effects)
         off = drawn - mean
-        ratios.append(np.divide(off, its_error, out=np.zeros_like(off), where=its_error > 0))
+        # A draw of equal effects has no error but that of rounding, and so no ratio.
+        spread = its_error > 1e-6 * error
+        ratios.append(np.divide(off, its_error, out=np.zeros_like(off), where=spread))
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(ratios), [1 - tail, tail], axis=0)
     return (mean - low * error)[0], (mean - high * error)[0]

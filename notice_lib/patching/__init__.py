@@ -1,7 +1,7 @@
 """Activation patching: sites, sweeps over pairs, and the paper's metrics."""
 
 from .jobs import Job
-from .knockout import Cut, cut_logits, knockout
+from .knockout import Cut, cut_jobs, cut_logits, knockout
 from .metrics import (
     METRICS,
     effect,
@@ -31,6 +31,7 @@ __all__ = [
     "Sweep",
     "ablate",
     "answer_of",
+    "cut_jobs",
     "cut_logits",
     "effect",
     "effects",

@@ -1,7 +1,8 @@
-"""Attention knockout: a head stops attending to some of the image's patches, in one full forward.
+"""Attention knockout: a head stops attending to some of the image's patches.
 
 The scores of a cut are set to minus infinity before the softmax, so the attention to these patches
 is zero and the rest is renormalised. Everything else is computed as in the unmodified model.
+`cut_logits` is one full forward; `cut_jobs` lets an engine run the cuts of many heads at once.
 
 Source: Geva et al., "Dissecting Recall of Factual Associations" (2023), attention knockout.
 """
@@ -14,7 +15,11 @@ from inspect import BoundArguments, signature
 import torch
 
 from ..errors import NoticeError
-from ..models.base import VLM, Inputs
+from ..models.base import VLM, AnswerTokens, Inputs
+from .jobs import Job
+from .paths import frozen
+from .reference import record
+from .sites import Intervention, PlacedSite
 
 MASKED = ("eager", "sdpa")
 """Implementations of attention that add a mask of their own shape for each head."""
@@ -88,8 +93,44 @@ def knockout(model: VLM, inputs: Inputs, cuts: Iterable[Cut]) -> Iterator[None]:
         )
 
 
+def cut_jobs(
+    model: VLM,
+    inputs: Inputs,
+    answer: AnswerTokens,
+    heads: Iterable[tuple[int, int]],
+    tokens: tuple[int, ...],
+    areas: Iterable[tuple[int, ...]],
+) -> list[Job]:
+    """For each area of patches a job whose patched runs cut it from one head each.
+
+    What a head gives depends on its layer's input alone, and no cut reaches back to that. So one
+    forward with every head cut, in which each layer still passes on what it gives uncut, says what
+    each head gives when it is the only one; patching that in is the cut.
+
+    Args:
+        heads: (layer, head) of each.
+        tokens, areas: as in `Cut`; none of them empty.
+
+    Raises:
+        NoticeError: as `knockout`.
+    """
+    heads, component = list(heads), model.image_component
+    points = {(component, layer) for layer, _ in heads}
+    _, uncut = record(model, inputs, points, answer.prefix)
+    sites = (PlacedSite(component, *head, tokens, "") for head in heads)
+    interventions = tuple(Intervention((site,)) for site in sites)
+    jobs = []
+    for area in areas:
+        cuts = [Cut(layer, head, tokens, area) for layer, head in heads]
+        with knockout(model, inputs, cuts), frozen(model, uncut) as cut:
+            model.logits(inputs, answer.prefix)
+        without_prefix = {at: given[:, : len(inputs)] for at, given in cut.items()}
+        jobs.append(Job(inputs, without_prefix, interventions, answer))
+    return jobs
+
+
 def patch_keys(model: VLM, inputs: Inputs, keys: int) -> torch.Tensor:
-    """(patches,) which of the `keys` that the text reads are the image's patches, in their order."""
+    """(patches,) which of an attention's keys are the image's patches, in their order."""
     if any(inputs.image_tokens):
         keys = len(inputs)  # The tokens of an answer's prefix stand behind the run's own.
     return model.image_attention(torch.arange(keys), inputs)[0]
