@@ -1,5 +1,6 @@
 """Grounding, suppression of the distractor and the probe, on heads whose truth is known."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -93,13 +94,39 @@ def test_with_other_scenes_masks_nothing_grounds(planted, two_things):
         assert "yes" not in set(table["grounds"])
 
 
-def test_attention_is_counted_by_equal_areas(grounded):
-    """A head that stares gives each thing its share: patches of both, over all that they have."""
-    head = grounded.loc[STARES]
-    # The subject has 4 patches and the object 4 or 6: both are seen as if they had the larger area.
-    assert head["attention_asked"] == pytest.approx(head["attention_other"], abs=1e-9)
-    assert 0.5 < head["attention_asked"] < 0.65
-    assert head["attention_background"] == pytest.approx(0, abs=1e-6)
+def test_attention_is_counted_by_equal_areas(grounded, two_things):
+    """A head that stares gives every patch of the two things the same: the smaller thing counts as
+    if it had the larger one's patches."""
+    areas = [pair.patch_masks("clean", 8, 64) for pair in two_things]
+    sizes = np.array([[own["subject"].sum(), own["object"].sum()] for own in areas])
+    assert len({tuple(row) for row in sizes.tolist()}) == 2  # 4 and 4, or 4 and 6
+    head = grounded.loc[STARES, ["attention_asked", "attention_other", "attention_background"]]
+    as_large = (sizes.max(1) / sizes.sum(1)).mean()
+    assert head.tolist() == pytest.approx([as_large, as_large, 0], abs=1e-6)
+
+
+def test_cuts_are_of_equal_area_and_hold_the_whole_thing(planted, two_things, monkeypatch):
+    module, cuts = sys.modules["notice_lib.heads.grounding"], []
+
+    def heard(model, inputs, answer, heads, tokens, areas):
+        cuts.append(areas)
+        return cut_jobs(model, inputs, answer, heads, tokens, areas)
+
+    monkeypatch.setattr(module, "cut_jobs", heard)
+    grounding(planted, two_things, [(0, GROUNDS)])
+    couples = two_questions(two_things)
+    assert len(cuts) == 2 * len(couples)
+    for number, (first, _) in enumerate(couples):
+        masks = first.patch_masks("clean", 8, 64)
+        things = [set(np.flatnonzero(masks[name]).tolist()) for name in ("subject", "object")]
+        size = max(map(len, things))
+        for (asked, other, background), order in zip(
+            cuts[2 * number : 2 * number + 2], ([0, 1], [1, 0]), strict=True
+        ):
+            assert len(asked) == len(other) == len(background) == size
+            for cut, thing in ((asked, order[0]), (other, order[1])):
+                assert things[thing] == set(cut) & (things[0] | things[1])
+            assert len(set(background)) == size and not set(background) & (things[0] | things[1])
 
 
 def test_the_head_that_avoids_the_distractor_and_is_needed_suppresses_it(suppressed):
@@ -340,11 +367,16 @@ def test_verdicts_are_what_their_conditions_say():
     rng = np.random.default_rng(0)
     conditions = {
         "a": simulated(rng, 20, [1, 1, -1, 0.1], 0.1),
-        "b": simulated(rng, 20, [1, 0.1, 1, 0.1], [0.1, 2, 0.1, 2]),
+        "b": simulated(rng, 20, [1, 0.35, 1, 0.1], [0.1, 0.6, 0.1, 2]),
     }
     table = verdicts(conditions, {"a": 0.1, "b": 0.1})
     assert table["verdict"].tolist() == ["yes", "undecided", "no", "undecided"]
-    assert table["p_a"].tolist()[2] == 1 and (table["p"] >= table[["p_a", "p_b"]].max(axis=1)).all()
+    assert table["p_a"].tolist()[2] == 1
+    largest = table[["p_a", "p_b"]].max(axis=1).tolist()
+    first, second, *others = sorted(largest)
+    assert first < second < 0.5 and min(others) > 0.5
+    by_hand = {first: 4 * first, second: max(4 * first, 3 * second)}
+    assert table["p"].tolist() == pytest.approx([by_hand.get(p, 1) for p in largest])
     few = {name: values[:5] for name, values in conditions.items()}
     assert set(verdicts(few, {"a": 0.1, "b": 0.1})["verdict"]) == {"not testable"}
     assert set(table["verdict"]) <= set(VERDICTS)

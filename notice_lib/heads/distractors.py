@@ -25,8 +25,8 @@ from ..models.base import VLM
 from ..pairs import PairSet, SemanticPair
 from ..pairs.prompts import words_of
 from ..patching import ablate, logit_difference
-from .asked import LEAST_COST, MINIMUM, AskedHeads, Masks, alone, areas_of, scene_means
 from .attention import attention_maps
+from .chosen import LEAST_COST, MINIMUM, ChosenHeads, Masks, alone, areas_of, scene_means
 from .overlap import regions
 from .table import gather, scene_effects
 
@@ -65,19 +65,19 @@ def distractor_suppression(
         NoticeError: no head; no such head or role; fewer than three scenes with a distractor have
             a match and patches of the distractor alone.
     """
-    asking = AskedHeads.of(model, heads, query)
+    chosen = ChosenHeads.of(model, heads, query)
     matched = matched_scenes(pairs, seed)
     with_match = [pair for pair in pairs if pair.scene_id in matched]
-    two, looks = _looks(asking, with_match, masks, seed)
+    two, looks = _looks(chosen, with_match, masks, seed)
     one = [matched[scene] for scene in two]
     kept = pairs.filter(lambda pair: pair.scene_id in {*two, *one})
-    table = gather([ablate(model, kept, asking.sites, strict=True)])
-    losses = -scene_effects(table)[[(model.image_component, *head) for head in asking.heads]]
+    table = gather([ablate(model, kept, chosen.sites, strict=True)])
+    losses = -scene_effects(table)[[(model.image_component, *head) for head in chosen.heads]]
     clean = logit_difference(table, "clean").groupby(table["scene_id"].astype(str)).mean()
     loss_two, loss_one = losses.loc[two].to_numpy(), losses.loc[one].to_numpy()
     values = {**looks, "loss_two": loss_two, "loss_one": loss_one, "more": loss_two - loss_one}
     minima = {"away": minimum, "more": least_cost * abs(clean.mean())}
-    return asking.table(values, minima, "suppresses", seed).assign(
+    return chosen.table(values, minima, "suppresses", seed).assign(
         scenes=len(two), L_two=clean[two].mean(), L_one=clean[one].mean()
     )
 
@@ -121,22 +121,22 @@ def _likeness(a: Sequence[SemanticPair], b: Sequence[SemanticPair]) -> int:
 
 
 def _looks(
-    asking: AskedHeads, pairs: Sequence[SemanticPair], masks: Masks, seed: int
+    chosen: ChosenHeads, pairs: Sequence[SemanticPair], masks: Masks, seed: int
 ) -> tuple[list[str], dict[str, np.ndarray]]:
     """The scenes whose distractor has patches of its own, and (scenes, K) each: attention to it, to
     as much background, and the difference."""
-    maps = attention_maps(asking.model, pairs, asking.query)
+    maps = attention_maps(chosen.model, pairs, chosen.query)
     known = regions(maps)
     areas = np.stack(
         [
-            [alone(asking.model, pair, "distractor") for pair in pairs],
+            [alone(chosen.model, pair, "distractor") for pair in pairs],
             ~(known["named"] | known["other"]),
         ]
     )
     there = np.flatnonzero(areas.any(-1).all(0))
     kept = [pairs[int(row)] for row in there]
     areas = areas_of(areas[:, there], kept, maps, masks, seed)
-    attention = asking.attention(maps.patches[there])
+    attention = chosen.attention(maps.patches[there])
     sizes = areas.sum(-1)[:, :, None]
     on = np.einsum("anp,nkp->ank", areas.astype(float), attention) / sizes * sizes.min(0)
     scenes, mean = scene_means([pair.scene_id for pair in kept])

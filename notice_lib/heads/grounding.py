@@ -10,7 +10,8 @@ A head grounds if
 
 A head that looks at the thing whatever is asked fails the first; one that follows the question and
 is not listened to fails the others. Both questions mention both things: what differs is which of
-them they ask for.
+them they ask for. At the correct option (BLIP's site) the token itself names the asked thing, so a
+head that looks for its own token's word follows the question, too.
 
 Attention and cuts are at one site, a head at the tokens of one role. All cuts of a picture take as
 many patches as its larger thing has: the whole of a thing, filled up from the background. The unit
@@ -33,8 +34,8 @@ from ..errors import NoticeError
 from ..models.base import VLM
 from ..pairs import PairSet, SemanticPair
 from ..patching import Job, answer_of, cut_jobs, engine
-from .asked import LEAST_COST, MINIMUM, AskedHeads, Masks, areas_of, scene_means
 from .attention import attention_maps
+from .chosen import LEAST_COST, MINIMUM, ChosenHeads, Masks, areas_of, scene_means
 from .overlap import regions
 from .questions import two_questions
 
@@ -81,9 +82,9 @@ def grounding(
         NoticeError: no head; no such head or role; fewer than three scenes have two questions about
             two things and as much background; attention cannot be cut (`knockout`).
     """
-    asking = AskedHeads.of(model, heads, query)
-    couples = _couples(asking, two_questions(pairs, seed), masks, seed)
-    costs, clean = _costs(asking, couples, seed)
+    chosen = ChosenHeads.of(model, heads, query)
+    couples = _couples(chosen, two_questions(pairs, seed), masks, seed)
+    costs, clean = _costs(chosen, couples, seed)
     asked, other, background = couples.mean @ costs
     clean = couples.mean @ clean
     values = {
@@ -96,7 +97,7 @@ def grounding(
     }
     least = least_cost * abs(clean.mean())
     minima = {"follows": minimum, "cut_asked": least, "over_other": least, "over_background": least}
-    table = asking.table(values, minima, "grounds", seed)
+    table = chosen.table(values, minima, "grounds", seed)
     return table.assign(scenes=len(clean), L=clean.mean())
 
 
@@ -130,7 +131,7 @@ class _Couples:
         return {name: self.mean @ values for name, values in looks.items()}
 
 
-def _couples(asking: AskedHeads, pairs, masks: Masks, seed: int) -> _Couples:
+def _couples(chosen: ChosenHeads, pairs, masks: Masks, seed: int) -> _Couples:
     """The couples that ask for two things beside enough background, and attention in them."""
     if not pairs:
         raise NoticeError(
@@ -139,7 +140,7 @@ def _couples(asking: AskedHeads, pairs, masks: Masks, seed: int) -> _Couples:
             "whose vocabulary has both."
         )
     maps = [
-        attention_maps(asking.model, questions, asking.query)
+        attention_maps(chosen.model, questions, chosen.query)
         for questions in zip(*pairs, strict=True)
     ]
     first, second = (regions(own) for own in maps)
@@ -151,22 +152,22 @@ def _couples(asking: AskedHeads, pairs, masks: Masks, seed: int) -> _Couples:
     kept = [pairs[row] for row in there]
     asked_first = [pair for pair, _ in kept]
     areas = areas_of(areas[:, there], asked_first, maps[0], masks, seed)
-    attention = np.stack([asking.attention(own.patches[there]) for own in maps])
+    attention = np.stack([chosen.attention(own.patches[there]) for own in maps])
     _, mean = scene_means([pair.scene_id for pair in asked_first])
     return _Couples(kept, areas, attention, mean)
 
 
-def _costs(asking: AskedHeads, couples: _Couples, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _costs(chosen: ChosenHeads, couples: _Couples, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(3, N, K) what cuts of the asked thing, the other and the background cost, and (N,) the uncut
     L; means over a couple's two questions."""
     costs, clean = [], []
     with progress.bar(
-        total=len(couples.pairs), desc=f"cutting {asking.model.name}", unit="couple"
+        total=len(couples.pairs), desc=f"cutting {chosen.model.name}", unit="couple"
     ) as bar:
         for start in range(0, len(couples.pairs), TOGETHER):
             rows = range(start, min(start + TOGETHER, len(couples.pairs)))
-            jobs = [job for row in rows for job in _jobs(asking, couples, row, seed)]
-            outcomes = engine.patch(asking.model, jobs)
+            jobs = [job for row in rows for job in _jobs(chosen, couples, row, seed)]
+            outcomes = engine.patch(chosen.model, jobs)
             base = np.array([_gap(outcome.base) for outcome in outcomes]).reshape(len(rows), 2, 3)
             cut = np.array([_gap(outcome.patched) for outcome in outcomes])
             cut = cut.reshape(len(rows), 2, 3, -1)
@@ -176,15 +177,15 @@ def _costs(asking: AskedHeads, couples: _Couples, seed: int) -> tuple[np.ndarray
     return np.concatenate(costs).transpose(1, 0, 2), np.concatenate(clean)
 
 
-def _jobs(asking: AskedHeads, couples: _Couples, row: int, seed: int) -> list[Job]:
+def _jobs(chosen: ChosenHeads, couples: _Couples, row: int, seed: int) -> list[Job]:
     """For each of a couple's two questions: cuts of the asked thing, the other, the background."""
-    model, jobs = asking.model, []
+    model, jobs = chosen.model, []
     first, second = couples.pairs[row]
     a, b, background = _equal_areas(couples.areas[:, row], first, seed)
     for pair, areas in ((first, (a, b, background)), (second, (b, a, background))):
         inputs = model.inputs(pair.image("clean"), pair.prompt)
-        tokens = asking.tokens(model.roles(inputs, pair.spans))
-        jobs += cut_jobs(model, inputs, answer_of(model, pair), asking.heads, tokens, areas)
+        tokens = chosen.tokens(model.roles(inputs, pair.spans))
+        jobs += cut_jobs(model, inputs, answer_of(model, pair), chosen.heads, tokens, areas)
     return jobs
 
 

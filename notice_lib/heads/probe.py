@@ -23,7 +23,7 @@ from ..models.base import VLM, Inputs
 from ..pairs import PairSet
 from ..patching.knockout import patch_keys
 from ..patching.reference import record
-from .asked import alone, scene_means
+from .chosen import alone, scene_means
 from .overlap import NAMED
 from .questions import known_things
 from .statistics import bootstrap_interval

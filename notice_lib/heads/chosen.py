@@ -28,7 +28,7 @@ Masks = Literal["own", "shuffled"]
 
 
 @dataclass(frozen=True)
-class AskedHeads:
+class ChosenHeads:
     """K heads of the component that reads the image, at the tokens of one role.
 
     Attributes:
@@ -42,7 +42,7 @@ class AskedHeads:
     query: str
 
     @classmethod
-    def of(cls, model: VLM, heads: Iterable[tuple[int, int]], query: str | None) -> "AskedHeads":
+    def of(cls, model: VLM, heads: Iterable[tuple[int, int]], query: str | None) -> "ChosenHeads":
         """Without a query, at the site of effects: the correct option where the text reads the
         image by cross-attention (BLIP), elsewhere the last token.
 
@@ -53,11 +53,11 @@ class AskedHeads:
             query = "correct" if model.image_component == "cross_attention" else "last"
         if query not in ROLES:
             raise NoticeError(f"A query is one of {', '.join(ROLES)}, not {query!r}.")
-        asked = cls(model, tuple(dict.fromkeys(heads)), query)
-        if not asked.heads:
+        chosen = cls(model, tuple(dict.fromkeys(heads)), query)
+        if not chosen.heads:
             raise NoticeError("No head was given: name at least one, as (layer, head).")
-        check_sites(model, asked.sites)
-        return asked
+        check_sites(model, chosen.sites)
+        return chosen
 
     @property
     def sites(self) -> list[Site]:
