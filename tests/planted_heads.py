@@ -132,8 +132,11 @@ class Planted(VLM):
         with self.computing():
             return self.model(inputs.input_ids, inputs.pixel_values)
 
-    def generate(self, inputs, max_new_tokens=8):
-        return WORDS[int(self.logits(inputs).argmax())]
+    def generate_ids(self, inputs, max_new_tokens=8):
+        return [int(self.logits(inputs).argmax())]
+
+    def decode(self, ids):
+        return " ".join(WORDS[i] for i in ids)
 
     def answer_ids(self, prompt, answer):
         return [WORDS.index(answer)]

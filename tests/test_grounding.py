@@ -367,7 +367,7 @@ def test_verdicts_are_what_their_conditions_say():
     rng = np.random.default_rng(0)
     conditions = {
         "a": simulated(rng, 20, [1, 1, -1, 0.1], 0.1),
-        "b": simulated(rng, 20, [1, 0.35, 1, 0.1], [0.1, 0.6, 0.1, 2]),
+        "b": simulated(rng, 20, [1, 0.2, 1, 0.1], [0.1, 0.6, 0.1, 2]),
     }
     table = verdicts(conditions, {"a": 0.1, "b": 0.1})
     assert table["verdict"].tolist() == ["yes", "undecided", "no", "undecided"]
