@@ -166,7 +166,7 @@ def test_results_depend_on_the_seed_alone(planted, two_things, grounded):
     ("arguments", "message"),
     [
         ({"heads": []}, "No head was given"),
-        ({"heads": [(0, 6)]}, "heads are 0 to 5"),
+        ({"heads": [(0, 6)]}, "head=6.*0 to 5"),
         ({"heads": [(1, 0)]}, "Layer 1 is out of range"),
         ({"heads": [(0, 0)], "query": "noun"}, "A query is one of"),
         ({"heads": [(0, 0)], "masks": "none"}, "masks is 'own' or 'shuffled'"),
