@@ -1,29 +1,23 @@
-"""A role that is a conjunction: a head has it if every one of its conditions holds.
+"""Each of some heads judged by itself: has it a role, if the role is that several means are large?
 
-The verdict on each of K heads, from each condition's numbers by scene and head:
-
-- **yes**: every condition's mean over scenes lies above its minimum, the largest of their p-values
-  (`sign_flip_test`) corrected over the K heads (Holm) being at most .05. So of all heads together,
-  the chance that one gets a wrong "yes" is at most .05.
-- **no**: some condition's mean lies below its minimum, its upper limit included. The limits hold
-  for all heads and conditions together, at the same .05.
-- **undecided**: neither. More scenes would tell.
-- **not testable**: the signs of so few scenes cannot give a p-value of .05 / K; 1 + log2(K / .05)
-  scenes can.
-
-An interval or a p-value below .05 of one head alone is no verdict.
+The rule is that of `decision.decide`, for one head at a time and corrected for all of them: "yes"
+is its "seen", and "no" its "not seen". Conditions of several units are compared in minima.
 """
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
+from ..errors import NoticeError
+from .decision import LEVEL, Condition, Group, decide
 from .statistics import bootstrap_interval, sign_flip_test
 
-LEVEL = 0.05
-VERDICTS = ("yes", "no", "undecided", "not testable")
+VERDICTS = {"seen": "yes", "not seen": "no", "undecided": "undecided",
+            "not testable": "not testable"}  # fmt: skip
+"""What `decision.decide` says of a claim about one head, and what is said of the head."""
+DELTA = 2.0
+"""The mean, in minima, at which a head's role should be seen: it sets the scenes needed."""
 
 
 def verdicts(
@@ -32,29 +26,31 @@ def verdicts(
     """Judge the heads.
 
     Args:
-        conditions: {name: (scenes, K)}, from three scenes on; a condition asks for a mean above its
+        conditions: {name: (scenes, K)}, from three scenes on; each asks for a mean above its
             minimum.
-        minima: {name: smallest mean that counts}, in the condition's units.
+        minima: {name: smallest mean that counts}, above zero, in the condition's unit.
 
     Returns:
         One row a head: `p_*` of each condition (1 where the mean is on the wrong side), `p` the
-        largest of them, corrected over heads, and `verdict`.
+        largest of them, corrected for the heads, `verdict` (`VERDICTS`), and `needed`, the number
+        of scenes that would show a role of `DELTA` with 80 %.
+
+    Raises:
+        NoticeError: a minimum is not above zero.
     """
-    scenes, heads = next(iter(conditions.values())).shape
-    draws = max(9999, math.ceil(4 * heads / LEVEL))
-    tail = LEVEL / heads / len(conditions)
-    p, below = {}, []
-    for name, values in conditions.items():
-        above = values.mean(0) > minima[name]
-        p[f"p_{name}"] = np.where(above, sign_flip_test(values, minima[name], draws, seed), 1.0)
-        # Enough draws that the limit's quantile is no single draw's.
-        limits = bootstrap_interval(values, 1 - 2 * tail, max(2000, math.ceil(20 / tail)), seed)
-        below.append(limits[1] < minima[name])
-    adjusted = _holm(np.max(list(p.values()), axis=0))
-    verdict = np.select([adjusted <= LEVEL, np.any(below, axis=0)], ["yes", "no"], "undecided")
-    if scenes < 1 + math.log2(heads / LEVEL):
-        verdict = np.full(heads, "not testable")
-    return pd.DataFrame({**p, "p": adjusted, "verdict": verdict})
+    for name, minimum in minima.items():
+        if not minimum > 0:
+            raise NoticeError(f"The minimum of {name!r} is {minimum:g}; it must be above 0.")
+    scaled = {name: values / minima[name] for name, values in conditions.items()}
+    heads = next(iter(scaled.values())).shape[1]
+    rows = []
+    for head in range(heads):
+        own = [Condition(values[:, [head]], 1.0) for values in scaled.values()]
+        finding = decide([Group("", [""], own, hypotheses=heads)], DELTA, seed)
+        p = 1.0 if np.isnan(finding.p) else finding.p
+        rows.append({"p": p, "verdict": VERDICTS[finding.verdict], "needed": finding.needed})
+    columns = {f"p_{name}": _p(values, seed) for name, values in scaled.items()}
+    return pd.DataFrame(columns).join(pd.DataFrame(rows))
 
 
 def means(values: Mapping[str, np.ndarray], seed: int = 0) -> pd.DataFrame:
@@ -67,10 +63,6 @@ def means(values: Mapping[str, np.ndarray], seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _holm(p: np.ndarray) -> np.ndarray:
-    """p-values corrected over all of them (family-wise error; Holm, 1979)."""
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1, steps)
-    return adjusted
+def _p(scaled: np.ndarray, seed: int) -> np.ndarray:
+    """(K,) p-values that means lie above 1."""
+    return np.where(scaled.mean(0) > 1, sign_flip_test(scaled - 1, seed=seed), 1.0)

@@ -61,8 +61,9 @@ def grounding(
         query: the token role at which attention is read and cut; by default the site of effects:
             "correct" where the text reads the image by cross-attention (BLIP), else "last".
         masks: "own"; or "shuffled", the negative control.
-        minimum: smallest mean of condition 1 that counts, as a part of all the head's attention.
-        least_cost: smallest mean of conditions 2 to 4 that counts, as a part of mean L.
+        minimum: smallest mean of condition 1 that counts, as a part of all the head's attention;
+            above zero.
+        least_cost: smallest mean of conditions 2 to 4 that counts, as a part of mean L; above zero.
         seed: of built questions, chosen patches, shuffled masks and statistics.
 
     Returns:
@@ -75,7 +76,7 @@ def grounding(
         - cut_asked, cut_other, cut_background: what cutting each costs, in L;
         - over_other, over_background: cut_asked minus these costs;
         - p_follows, p_cut_asked, p_over_other, p_over_background and p (`conditions.verdicts`);
-        - grounds: "yes", "no", "undecided" or "not testable";
+        - grounds: "yes", "no", "undecided" or "not testable"; needed: scenes that would tell;
         - scenes, and L, the mean of the unmodified model.
 
     Raises:
