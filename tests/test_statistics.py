@@ -176,3 +176,11 @@ def test_halves_agree_on_a_planted_order_and_not_on_noise():
 def test_too_few_scenes_or_no_numbers_are_refused(of, x):
     with pytest.raises(NoticeError, match="three scenes"):
         of(x)
+
+
+def test_intervals_of_nearly_equal_effects_stay_near_them():
+    """A bootstrap draw of equal effects has an error of rounding only; no ratio is taken of it."""
+    effects = np.ones((144, 1))
+    effects[:2] = 0.5
+    low, high = bootstrap_interval(effects)
+    assert 0.9 < low[0] < effects.mean() < high[0] < 1.1

@@ -12,7 +12,11 @@ from .attention import (
 from .chance import NULLS, chance
 from .content import carried, content_shares, decompose, strongest_heads
 from .decision import Condition, Finding, Group, as_units, decide, half_of, scenes_needed
+from .distractors import distractor_suppression, matched_scenes
+from .grounding import grounding
 from .overlap import Outliers, head_overlap, outlier_patches, regions, shuffled
+from .probe import object_probe
+from .questions import two_questions
 from .replication import agreement, confirm_heads
 from .roles import (
     HEAD_ROLES,
@@ -76,16 +80,20 @@ __all__ = [
     "content_shares",
     "decide",
     "decompose",
+    "distractor_suppression",
     "gather",
+    "grounding",
     "half_of",
     "halves",
     "head_effects",
     "head_overlap",
     "head_roles",
     "image_attention",
+    "matched_scenes",
     "max_t_test",
     "minus_average",
     "null_of",
+    "object_probe",
     "outlier_patches",
     "ratio_interval",
     "regions",
@@ -100,6 +108,7 @@ __all__ = [
     "sign_flip_test",
     "split_half_correlation",
     "strongest_heads",
+    "two_questions",
     "two_sd",
     "universal_heads",
 ]

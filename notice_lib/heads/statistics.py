@@ -230,13 +230,15 @@ def _t_quantiles(
     """
     n = len(effects)
     rng = np.random.default_rng(seed)
-    mean = effects.mean(axis=0)
+    mean, whole = _mean_and_error(np.full((1, n), 1 / n), effects)
     ratios = []
     for start in range(0, draws, CHUNK):
         size = min(CHUNK, draws - start)
         drawn, error = _mean_and_error(rng.multinomial(n, np.full(n, 1 / n), size) / n, effects)
         off = drawn - mean
-        ratios.append(np.divide(off, error, out=np.zeros_like(off), where=error > 0))
+        # A draw of equal effects has no error but that of rounding, and so no ratio.
+        spread = error > 1e-6 * whole
+        ratios.append(np.divide(off, error, out=np.zeros_like(off), where=spread))
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(ratios), [tail, 1 - tail], axis=0)
     return low, high

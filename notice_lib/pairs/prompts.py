@@ -31,10 +31,10 @@ def option_spans(prompt: str, correct: str, incorrect: str) -> OptionSpans:
     """
     found = [
         (second[0] - first[1], a, b, middle)
-        for a in _words(prompt, correct)
-        for b in _words(prompt, incorrect)
+        for a in word_spans(prompt, correct)
+        for b in word_spans(prompt, incorrect)
         for first, second in [sorted((a, b))]
-        for middle in _words(prompt, "or", first[1], second[0])
+        for middle in word_spans(prompt, "or", first[1], second[0])
     ]
     if not found:
         raise NoticeError(
@@ -58,7 +58,8 @@ def words_of(prompt: str) -> set[str]:
     return set(re.findall(r"[^\W\d_]+", prompt.lower()))
 
 
-def _words(text: str, word: str, start: int = 0, end: int | None = None) -> list[Span]:
+def word_spans(text: str, word: str, start: int = 0, end: int | None = None) -> list[Span]:
+    """Where a word, or several, stands in a text as a whole, whatever the case."""
     end = len(text) if end is None else end
     pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
     return [match.span() for match in pattern.finditer(text, start, end)]

@@ -2,6 +2,7 @@
 
 from .donors import DONORS, MatchedDonors
 from .jobs import Job
+from .knockout import Cut, cut_jobs, cut_logits, knockout
 from .metrics import (
     METRICS,
     effect,
@@ -24,6 +25,7 @@ __all__ = [
     "SCHEMA",
     "SHARD",
     "Circuit",
+    "Cut",
     "Intervention",
     "Job",
     "MatchedDonors",
@@ -32,9 +34,12 @@ __all__ = [
     "Sweep",
     "ablate",
     "answer_of",
+    "cut_jobs",
+    "cut_logits",
     "effect",
     "effects",
     "fraction_recovered",
+    "knockout",
     "logit_difference",
     "make_jobs",
     "patched_probability",
