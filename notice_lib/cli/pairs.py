@@ -47,6 +47,12 @@ Near = Annotated[
     list[str] | None,
     typer.Option(help="Words that are too close to make a pair, e.g. tiny,small (repeatable)."),
 ]
+By = Annotated[
+    choices.Criterion,
+    typer.Option(
+        help="What counts as answered correctly: the model's own answer, or the option it prefers."
+    ),
+]
 Licence = Annotated[str, typer.Option(help="Licence of the images, which the card names.")]
 
 
@@ -87,6 +93,7 @@ def svo_probes(
     seed: Seed = 0,
     device: Device = None,
     quantization: Quantization = None,
+    by: By = "generated",
 ):
     """Build pairs from SVO-Probes: "Is the dog or the goat pulling the car?"
 
@@ -97,7 +104,7 @@ def svo_probes(
 
     vlm = _prepare(out, model, device, quantization)
     built = read_svo_probes(csv, images, cache, question or grammatical_question)
-    _write(built, out, vlm, preset, n, seed)
+    _write(built, out, vlm, preset, n, seed, by)
 
 
 @app.command("mit_states")
@@ -110,6 +117,7 @@ def mit_states(
     seed: Seed = 0,
     device: Device = None,
     quantization: Quantization = None,
+    by: By = "generated",
 ):
     """Build pairs from MIT-States: "Is this bottle rusty or broken?"
 
@@ -118,7 +126,7 @@ def mit_states(
     from ..datasets.mit_states import read_mit_states
 
     vlm = _prepare(out, model, device, quantization)
-    _write(read_mit_states(images, seed), out, vlm, preset, n, seed)
+    _write(read_mit_states(images, seed), out, vlm, preset, n, seed, by)
 
 
 @app.command("facial_expressions")
@@ -136,6 +144,7 @@ def facial_expressions(
     seed: Seed = 0,
     device: Device = None,
     quantization: Quantization = None,
+    by: By = "generated",
 ):
     """Build pairs from facial expressions: "Is this person feeling happy or sad?"
 
@@ -144,7 +153,7 @@ def facial_expressions(
     from ..datasets.faces import read_facial_expressions
 
     vlm = _prepare(out, model, device, quantization)
-    _write(read_facial_expressions(images, part, seed), out, vlm, preset, n, seed)
+    _write(read_facial_expressions(images, part, seed), out, vlm, preset, n, seed, by)
 
 
 @app.command()
@@ -170,6 +179,7 @@ def table(
     seed: Seed = 0,
     device: Device = None,
     quantization: Quantization = None,
+    by: By = "generated",
 ):
     """Build pairs from your own images and a table of their labels or of ready pairs.
 
@@ -194,7 +204,7 @@ def table(
     else:
         asked = question or own.QUESTION
         built = own.read_labels(csv, images, asked, task, masks, _near(near), seed, source)
-    _write(built, out, vlm, preset, n, seed)
+    _write(built, out, vlm, preset, n, seed, by)
 
 
 @app.command()
@@ -220,6 +230,7 @@ def hub(
     seed: Seed = 0,
     device: Device = None,
     quantization: Quantization = None,
+    by: By = "generated",
 ):
     """Build pairs from a Hugging Face data set (install the extra hub).
 
@@ -238,7 +249,7 @@ def hub(
             task, _near(near), seed, own_source(licence, f"the data set {name}"),
             roots_of(name),
         )  # fmt: skip
-        _write(built, out, vlm, preset, n, seed)
+        _write(built, out, vlm, preset, n, seed, by)
 
 
 def _prepare(out: Path, model: str | None, device: str | None, quantization: Quantization):
@@ -252,11 +263,13 @@ def _prepare(out: Path, model: str | None, device: str | None, quantization: Qua
     return load_model(model, device, quantization=quantization)
 
 
-def _write(built, out: Path, vlm, preset: str | None, n: int | None, seed: int) -> None:
+def _write(
+    built, out: Path, vlm, preset: str | None, n: int | None, seed: int, by: choices.Criterion
+) -> None:
     from ..datasets.card import write_set
 
     command = shlex.join(["notice", *sys.argv[1:]])
-    _print_counts(write_set(out, built, vlm, preset, n, seed, command))
+    _print_counts(write_set(out, built, vlm, preset, n, seed, command, by))
     print(f"Written to {out}; its README.md says what was done.")
 
 

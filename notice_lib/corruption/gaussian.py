@@ -59,7 +59,7 @@ def noisy_runs(
         rng = np.random.default_rng([seed, zlib.crc32(pair_id.encode()), draw])
         values = torch.from_numpy(rng.standard_normal(embedding.shape))
         if noise.at == "patch_embeddings":
-            values[:, 0] = 0
+            values[:, : model.class_tokens] = 0
         values = (values.to(model.device) * scale).to(model.dtype)
         runs.append(replace(clean, noise=ImageNoise(noise.at, values)))
     return runs

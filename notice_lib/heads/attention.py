@@ -49,7 +49,8 @@ class AttentionMaps:
         norms: norms of the patches, (N, P), as in `RunAttention`.
         component: the component that attends to the image.
         query, run: the arguments given to `attention_maps`.
-        grid: the number of patches along each side of the model's image.
+        grid: the number of patches along each side of the model's image; 0 if the patches do not
+            show all of each image as one square.
         image_size: the number of pixels along each side of the model's image.
     """
 
@@ -90,8 +91,12 @@ def attention_maps(
     if not pairs:
         raise NoticeError("There are no pairs to read attention from; give at least one.")
     runs: list[RunAttention] = []
+    grid = model.grid
     for pair in progress.bar(pairs, desc=f"attention of {model.name}", unit="pair"):
-        inputs = model.inputs(pair.image(run), pair.prompt)
+        image = pair.image(run)
+        if not model.shows_all(image.size):
+            grid = 0
+        inputs = model.inputs(image, pair.prompt)
         found = image_attention(model, inputs, _query_tokens(model, pair, inputs, query))
         if not found.patches.any((0, 1, 3)).all():
             raise NoticeError(
@@ -112,7 +117,7 @@ def attention_maps(
         model.image_component,
         query,
         run,
-        model.grid,
+        grid,
         model.image_size,
     )
 

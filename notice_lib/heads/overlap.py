@@ -39,8 +39,9 @@ def regions(maps: AttentionMaps) -> dict[str, np.ndarray]:
     """
     if not maps.grid:
         raise NoticeError(
-            "This model's image tokens do not form one square grid of patches, so masks cannot be "
-            "projected onto them. Use a model whose tokens do, such as BLIP or LLaVA-1.5."
+            "The image tokens do not form one square grid of patches that shows all of the image, "
+            "so masks cannot be projected onto them. Use a model with such a grid, such as BLIP or "
+            "LLaVA-1.5, and square images where its processor crops others."
         )
     empty = np.zeros((maps.grid, maps.grid), bool)
     rows: dict[str, list[np.ndarray]] = {"differs": [], "named": [], "other": []}

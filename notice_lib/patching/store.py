@@ -146,4 +146,6 @@ def _refuse_other(folder: Path, found: dict, wanted: dict) -> None:
         differences = "; ".join(
             f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here" for name in names
         )
-        raise NoticeError(f"{folder} holds another sweep: {differences}. Name another folder.")
+        raise NoticeError(
+            f"{folder} holds the results of another sweep: {differences}. Name another folder."
+        )

@@ -18,6 +18,7 @@ from ..datasets import load_pairs
 from ..datasets.load import EMBEDDED
 from ..errors import NoticeError
 from ..files import sha256, write_atomically
+from ..models.answers import correct_with_both, examples
 from ..models.base import VLM
 from ..pairs import PairSet
 from ..patching import effects, site_grid
@@ -125,7 +126,7 @@ def reproduce(
         check_plan(log.folder, identity(model) | {"seed": seed})
     asked = {task: log.ask(model, task, pairs) for task, pairs in sets.items()}
     right = {task: _answered(pairs, asked[task]) for task, pairs in sets.items()}
-    _refuse_few(model, sets, right)
+    _refuse_few(model, sets, asked, right)
     swept = tables_of((one, log.sweep(model, one, seed)) for one in experiments(model, right, seed))
     given = evidence(model, right, swept, seed)
     found = claims.measure(model.family, given, seed)
@@ -170,11 +171,16 @@ def module_experiments(
 
 def _answered(pairs: PairSet, asked: pd.DataFrame) -> PairSet:
     """Keep the pairs that are answered correctly with both pictures (paper, section 3)."""
-    right = asked.groupby("pair_id")["is_correct"].all()
-    return pairs.filter(lambda pair: bool(right[pair.pair_id]))
+    kept = correct_with_both(asked)
+    return pairs.filter(lambda pair: pair.pair_id in kept)
 
 
-def _refuse_few(model: VLM, sets: Mapping[str, PairSet], right: Mapping[str, PairSet]) -> None:
+def _refuse_few(
+    model: VLM,
+    sets: Mapping[str, PairSet],
+    asked: Mapping[str, pd.DataFrame],
+    right: Mapping[str, PairSet],
+) -> None:
     if not sets:
         raise NoticeError("There are no pairs to run. Give the pairs of at least one task.")
     for task, pairs in right.items():
@@ -182,7 +188,8 @@ def _refuse_few(model: VLM, sets: Mapping[str, PairSet], right: Mapping[str, Pai
             raise NoticeError(
                 f"{model.name} answers {len(pairs)} of the {len(sets[task])} pairs of {task} "
                 f"correctly with both pictures. They show {_scenes(pairs)} scenes, but at least "
-                f"{SCENES} are needed. Give more pairs, or leave {task} out."
+                f"{SCENES} are needed. It said {examples(asked[task]) or 'the right words'}. Give "
+                f"more pairs, or leave {task} out."
             )
 
 

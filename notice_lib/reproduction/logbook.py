@@ -20,6 +20,8 @@ from ..pairs import PairSet
 from ..patching import Sweep
 from .evidence import Experiment
 
+ANSWERS = 2
+"""Version of the columns of `answers` and of what counts as correct."""
 TOGETHER = 8
 """Number of pairs whose answers are saved in one file."""
 
@@ -118,7 +120,8 @@ def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
     """
     state = PartialState(cpu=model.device.type == "cpu")
     with state.main_process_first():
-        check_plan(folder, identity(model) | {"pairs_fingerprint": fingerprint.of_pairs(pairs)})
+        plan = {"answers": ANSWERS, "pairs_fingerprint": fingerprint.of_pairs(pairs)}
+        check_plan(folder, identity(model) | plan)
     parts = [pairs.pairs[start : start + TOGETHER] for start in range(0, len(pairs), TOGETHER)]
     paths = [folder / f"{i:05d}.parquet" for i in range(len(parts))]
     mine = [
