@@ -57,7 +57,8 @@ def distractor_suppression(
         - loss_two, loss_one: what ablating the head takes from L on scenes with a distractor, and
           on their matches without; more: the first minus the second;
         - p_away, p_more and p (`conditions.verdicts`);
-        - suppresses: "yes", "no", "undecided" or "not testable"; needed: scenes that would tell;
+        - suppresses: "yes", "no", "undecided" or "not testable"; needed: the scenes that would
+          show a role of twice the minima with 80 %;
         - scenes: with a distractor, as many as without; L_two and L_one: means of the unmodified
           model on them.
 

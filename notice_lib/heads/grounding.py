@@ -76,7 +76,8 @@ def grounding(
         - cut_asked, cut_other, cut_background: what cutting each costs, in L;
         - over_other, over_background: cut_asked minus these costs;
         - p_follows, p_cut_asked, p_over_other, p_over_background and p (`conditions.verdicts`);
-        - grounds: "yes", "no", "undecided" or "not testable"; needed: scenes that would tell;
+        - grounds: "yes", "no", "undecided" or "not testable"; needed: the scenes that would
+          show a role of twice the minima with 80 %;
         - scenes, and L, the mean of the unmodified model.
 
     Raises:
