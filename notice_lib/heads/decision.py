@@ -264,7 +264,11 @@ def _measure(group: Group, tests: int, delta: float, seed: int) -> Finding:
     p, upper, low, mean, spread = (
         np.stack(rows)
         for rows in zip(
-            *(_limits(condition, tests, seed) for condition in group.conditions), strict=True
+            *(
+                _limits(condition, tests, len(group.conditions), seed)
+                for condition in group.conditions
+            ),
+            strict=True,
         )
     )
     minimum = np.array([[condition.minimum] for condition in group.conditions])
@@ -294,12 +298,17 @@ def _needed(spread: float, gap: float, tests: int, conditions: int) -> int:
     return scenes_needed(spread, abs(gap), tests, conditions if gap > 0 else tests)
 
 
-def _limits(condition: Condition, tests: int, seed: int) -> tuple[np.ndarray, ...]:
-    """(p, upper, low, mean, spread) of each candidate. The limits hold for all tests together."""
+def _limits(condition: Condition, tests: int, conditions: int, seed: int) -> tuple[np.ndarray, ...]:
+    """(p, upper, low, mean, spread) of each candidate.
+
+    The limits hold for all tests and all conditions together, since one condition below its minimum
+    is enough for an absence. The p-values need no correction for conditions: all must be passed.
+    """
     values = np.asarray(condition.values, float)
     draws = enough_draws(2 * tests, LEVEL)  # The smallest corrected p is half the level.
     mean, spread = values.mean(0), values.std(0, ddof=1)
     p = sign_flip_test(values - condition.minimum, 0.0, draws, seed)
-    reach = t.ppf(1 - LEVEL / tests, len(values) - 1) * spread / math.sqrt(len(values))
+    reach = t.ppf(1 - LEVEL / tests / conditions, len(values) - 1)
+    reach = reach * spread / math.sqrt(len(values))
     above = np.where(mean > condition.minimum, p, 1.0)
     return above, mean + reach, mean - reach, mean, spread
