@@ -269,7 +269,7 @@ def test_heads_are_selected_from_folders(tmp_path):
     assert "cross_attention, faces, image corruption" in text
     assert f"Universal heads (selected in every task): {(found['kind'] != '').sum()}" in text
     assert "Universal heads of the null sweeps:" in text
-    assert "a sweep given twice" in notice("heads", folders[0], folders[0], fails=True)
+    assert "Give each sweep once" in notice("heads", folders[0], folders[0], fails=True)
     assert "holds no finished sweep" in notice("heads", tmp_path, fails=True)
 
 

@@ -230,7 +230,7 @@ def test_zero_ablation_of_the_whole_last_layer_forgets_the_pair(model, pairs):
     [
         ({"corruption": "audio"}, "audio"),
         ({"direction": "sideways"}, "sideways"),
-        ({"donor": "mine"}, "'own', 'unrelated' or MatchedDonors"),
+        ({"donor": "mine"}, "'own' or 'unrelated' or MatchedDonors"),
     ],
 )
 def test_unknown_settings_are_refused(model, pairs, settings, named):
