@@ -138,6 +138,7 @@ def reproduce(
         small = {
             "answers.csv": tables.accuracy(pd.concat(asked.values())),
             "claims.csv": found,
+            "content.csv": tables.content(model, right, swept, log.folder / "content", seed),
             "distances.csv": given.distances,
             "modules.parquet": pd.concat(modules, ignore_index=True),
             "noise.csv": tables.noise_effects(swept, seed),

@@ -1,25 +1,33 @@
 """The summary tables of a reproduction."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..errors import NoticeError
 from ..heads import (
     bootstrap_interval,
+    carried,
     chance,
     head_effects,
     head_roles,
     replication_rates,
     role_halves,
+    strongest_heads,
     universal_heads,
 )
 from ..heads.selection import Rule
 from ..heads.table import total_effect
 from ..models.base import VLM
 from ..pairs import PairSet
-from .evidence import Tables, role_maps
+from ..patching import Site
+from .evidence import HEADS, Tables, role_maps, units_of
 
+COMPARED: tuple[Rule, ...] = ("paper", "signed")
+"""The paper's rule of selecting heads, and the tested one."""
 ALL = "all"
 """Value of the column slot in rows that cover all slots of a task."""
 PLACE = ["component", "role", "layer"]
@@ -111,15 +119,14 @@ def heads(swept: Tables, seed: int = 0) -> dict[str, pd.DataFrame]:
         option. universal.csv: the universal heads by the paper's rule and by the tested rule.
         chance.csv: `heads.chance` for both rules.
     """
-    rules: tuple[Rule, ...] = ("paper", "signed")
-    found = {rule: universal_heads(head_effects(swept.heads, rule, seed=seed)) for rule in rules}
+    found = {rule: universal_heads(head_effects(swept.heads, rule, seed=seed)) for rule in COMPARED}
     chosen = [own[own["kind"] != ""].assign(rule=rule) for rule, own in found.items()]
     columns = ["rule", "component", "layer", "head", "kind", "image_effect", "text_effect"]
     tables = {
         "heads.csv": found["signed"],
         "universal.csv": pd.concat(chosen, ignore_index=True)[[*columns, "agreement"]],
         "chance.csv": pd.concat(
-            [chance(swept.heads, rule, seed=seed) for rule in rules], ignore_index=True
+            [chance(swept.heads, rule, seed=seed) for rule in COMPARED], ignore_index=True
         ),
     }
     if swept.option is not None:
@@ -141,6 +148,39 @@ def replication(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> pd.Da
             rates = replication_rates(role_halves(maps, draws=SPLIT_DRAWS, seed=seed))
             found.append((task, slot, rates.rename_axis("role").reset_index()))
     return _joined(found)
+
+
+def content(
+    model: VLM, sets: Mapping[str, PairSet], swept: Tables, folder: Path, seed: int = 0
+) -> pd.DataFrame:
+    """What the universal and the strongest heads carry, by `heads.carried`.
+
+    The heads are chosen on half A of the scenes and measured on half B, with donors of half B.
+    A task without enough donors is left out, with a warning.
+
+    Args:
+        folder: folder for the sweeps with matched donors.
+    """
+    half = units_of(sets)["half"]
+    chosen_on = swept.heads[swept.heads["pair_id"].astype(str).map(half) == "A"]
+    sites = _universal_and_strongest(chosen_on, HEADS[model.family][1])
+    parts = []
+    for task, pairs in sets.items():
+        measured_on = pairs.filter(lambda pair: half[pair.pair_id] == "B")
+        try:
+            parts.append(carried(model, measured_on, sites, seed=seed, out=folder / task))
+        except NoticeError as error:
+            warnings.warn(f"What heads carry in {task} is not measured: {error}", stacklevel=2)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _universal_and_strongest(table: pd.DataFrame, position: str) -> list[Site]:
+    """The heads that are universal by either rule, and those with the largest mean effects."""
+    found = [universal_heads(head_effects(table, rule)) for rule in COMPARED]
+    universal = [row for own in found for row in own[own["kind"] != ""].itertuples()]
+    sites = [Site(row.component, row.layer, row.head, position) for row in universal]
+    image = table[table["corruption"] == "image"]
+    return list(dict.fromkeys([*strongest_heads(image, position=position), *sites]))
 
 
 def roles(model: VLM, sets: Mapping[str, PairSet], swept: Tables, seed: int = 0) -> pd.DataFrame:
