@@ -123,9 +123,12 @@ class Planted(VLM):
     def inputs(self, image, prompt):
         spans, image_tokens = self.text_tokens(prompt)
         words = [prompt[a:b].lower() for a, b in spans]
-        pixels = torch.tensor(np.asarray(image), dtype=self.dtype).permute(2, 0, 1)[None]
+        pixels = self._pixels(image)
         ids = torch.tensor([[WORDS.index(word) for word in words]])
         return Inputs(pixels, ids, spans, tuple(words), image_tokens)
+
+    def _pixels(self, image):
+        return torch.tensor(np.asarray(image), dtype=self.dtype).permute(2, 0, 1)[None]
 
     @torch.no_grad()
     def logits(self, inputs, prefix=()):

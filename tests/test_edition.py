@@ -182,7 +182,7 @@ def test_results_that_nobody_could_check_are_not_accepted(run_folder, tmp_path):
     change(run_folder, commit=None)
     refused("no commit is named")
     change(run_folder, commit="0" * 40, schema=1)
-    refused("its schema is 1, not 2")
+    refused("its schema is 1, not 3")
     change(run_folder, schema=accept_results.SCHEMA)
     (run_folder / "claims.csv").write_text("key\n")
     refused("claims.csv is not the table that the run wrote")
