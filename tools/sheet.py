@@ -142,16 +142,19 @@ def rising(model, sets):
         yield row("layers from 10 to 90 %", task, at[1] - at[0], n=table["scene_id"].nunique())
 
 
-def carried(model, sets, chosen):
-    """Content, truth and removal of the strongest heads, in shares of the way, and K."""
+def carried(model, sets, pools, chosen):
+    """Content, truth and removal of the strongest heads, and K; donors come from the pools."""
     component, position = HEADS[model.family]
     sites = [Site(component, layer, head, position) for layer, head in chosen]
     for task, pairs in sets.items():
-        for found in heads.carried(model, pairs, sites).itertuples():
+        for found in heads.carried(model, pairs, sites, pools[task]).itertuples():
             of = f"{task}: L{found.layer}.H{found.head}"
             for part in ("effect", "content", "truth", "removal"):
-                ends = getattr(found, f"{part}_low"), getattr(found, f"{part}_high")
-                yield row(part, of, getattr(found, part), *ends, found.scenes)
+                name = f"{part}_fraction"
+                ends = getattr(found, f"{name}_low"), getattr(found, f"{name}_high")
+                yield row(
+                    f"{part}, of the total effect", of, getattr(found, name), *ends, found.scenes
+                )
             ends = found.content_share_low, found.content_share_high
             yield row("content share K", of, found.content_share, *ends, found.scenes)
 
@@ -203,16 +206,21 @@ def sheet(model, sets) -> pd.DataFrame:
     half_a = table[table["pair_id"].map(units["half"]) == "A"]
     size = half_a[half_a["corruption"] == "image"].groupby(["layer", "head"])["effect"].mean()
     chosen = list(size.sort_values(ascending=False).index[:TOP])
-    other = {
+    half_b = {
         task: pairs.filter(lambda pair: units["half"][pair.pair_id] == "B")
         for task, pairs in plain.items()
+    }
+    scenes_of_b = {pair.scene_id for pairs in half_b.values() for pair in pairs}
+    pools = {
+        task: pairs.filter(lambda pair: pair.scene_id in scenes_of_b)
+        for task, pairs in sets.items()
     }
     parts = (
         accuracy(model, sets),
         without_evidence(model, sets),
         strongest(table, units),
         rising(model, plain),
-        carried(model, other, chosen),
+        carried(model, half_b, pools, chosen),
         looks(model, sets, chosen),
         outliers(model, sets),
         universal(table),
