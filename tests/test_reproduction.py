@@ -88,9 +88,14 @@ def agree(claims: pd.DataFrame, folder) -> None:
     universal = pd.read_csv(folder / "universal.csv")
     for key in verdict.index[verdict.index.str.endswith("_procedure")]:
         kind = key.split("_")[1]
-        by_rule = universal[universal["rule"] == "paper"]["kind"].fillna("")
-        chosen = by_rule.str.contains(kind) | (by_rule == "multimodal")
-        assert chosen.sum() == passing[key], key
+        chosen = {}
+        for rule, own in universal.groupby("rule"):
+            kinds = own["kind"].fillna("")
+            chosen[rule] = int((kinds.str.contains(kind) | (kinds == "multimodal")).sum())
+        assert chosen.get("paper", 0) == passing[key], key
+        claim = key.removesuffix("_procedure")
+        assert chosen.get("signed", 0) >= passing[claim], claim
+        assert not (chosen.get("signed", 0) and verdict[claim] == "not seen"), claim
     if not (folder / "roles.csv").exists():
         return
     roles = pd.read_csv(folder / "roles.csv")
