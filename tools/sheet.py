@@ -161,15 +161,15 @@ def carried(model, sets, pools, chosen):
 
 def looks(model, sets, chosen):
     """Which of the strongest heads ground, and which suppress the distractor."""
-    for task in ("svo", "states"):
-        for name, test, verdict in (
-            ("grounds", heads.grounding, "grounds"),
-            ("suppresses the distractor", heads.distractor_suppression, "suppresses"),
-        ):
-            found = test(model, sets[task], chosen)
-            for head in found.itertuples():
-                of = f"{task}: L{head.layer}.H{head.head}, {getattr(head, verdict)}"
-                yield row(name, of, getattr(head, verdict) == "yes", n=head.scenes)
+    # Only svo pictures have two things that a question can ask for.
+    for task, name, test, verdict in (
+        ("svo", "grounds", heads.grounding, "grounds"),
+        ("svo", "suppresses the distractor", heads.distractor_suppression, "suppresses"),
+        ("states", "suppresses the distractor", heads.distractor_suppression, "suppresses"),
+    ):
+        for head in test(model, one_each(sets[task]), chosen).itertuples():
+            of = f"{task}: L{head.layer}.H{head.head}, {getattr(head, verdict)}"
+            yield row(name, of, getattr(head, verdict) == "yes", n=head.scenes)
 
 
 def outliers(model, sets):
