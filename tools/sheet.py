@@ -169,7 +169,7 @@ def looks(model, sets, chosen):
     ):
         for head in test(model, one_each(sets[task]), chosen).itertuples():
             of = f"{task}: L{head.layer}.H{head.head}, {getattr(head, verdict)}"
-            yield row(name, of, getattr(head, verdict) == "yes", n=head.scenes)
+            yield row(name, of, float(getattr(head, verdict) == "yes"), n=head.scenes)
 
 
 def outliers(model, sets):
