@@ -32,7 +32,7 @@ from transformers import (
 
 from notice_lib.errors import NoticeError
 from notice_lib.patching.engine import MAX_TOKENS
-from notice_lib.patching.sweeps import SHARD
+from notice_lib.patching.shards import SHARD
 from notice_lib.paths import data_dir
 from notice_lib.reproduction.evidence import NOISE, NOISE_PAIRS
 from notice_lib.reproduction.experiments import MODULE_PAIRS

@@ -11,6 +11,15 @@ from .pairs import PairSet
 _SAMPLES = 64
 
 
+def identity(model) -> dict[str, str]:
+    """The name, hash and number format of a model, as settings and plans record them."""
+    return {
+        "model": model.name,
+        "model_fingerprint": of_model(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
 def of_model(model) -> str:
     """The hash of a model's configuration and of up to 64 values of each of its parameters."""
     digest = hashlib.sha256(model.model.config.to_json_string().encode())

@@ -22,8 +22,9 @@ from PIL import Image
 from transformers import PretrainedConfig
 
 from notice_lib import PairSet, SemanticPair
-from notice_lib.models.base import VLM, Inputs, Stack
+from notice_lib.models.base import VLM, Stack
 from notice_lib.models.hooks import HookPoint
+from notice_lib.models.inputs import Inputs
 from notice_lib.pairs.masks import write_masks
 
 SUBJECTS = ("cow", "dog", "duck", "goat")

@@ -17,8 +17,8 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from notice_lib.models.base import Inputs
 from notice_lib.models.blip import Blip
+from notice_lib.models.inputs import Inputs
 from notice_lib.models.llava import Llava
 
 TIED = {

@@ -10,7 +10,7 @@ from seeded import blip_runs, llava_runs, seeded_blip, seeded_llava
 from test_patching import count_hooks
 
 from notice_lib import NoticeError, effects, load_model, load_pairs, site_grid, sweep
-from notice_lib.models.base import AnswerTokens
+from notice_lib.models.inputs import AnswerTokens
 from notice_lib.patching import Intervention, PlacedSite, attribution, queries, reference
 from notice_lib.patching.jobs import Job
 

@@ -14,8 +14,8 @@ from tiny_vlms import FAMILIES, SIDE, pictures, qwen3_vl, tiny
 
 from notice_lib import NoticeError, Site, ablate, load_pairs, site_grid, sweep, verify
 from notice_lib.corruption import GaussianNoise
-from notice_lib.models.base import AnswerTokens
 from notice_lib.models.decoder import DecoderOnly, square_side
+from notice_lib.models.inputs import AnswerTokens
 from notice_lib.models.llava import Llava
 from notice_lib.pairs.prompts import option_spans
 from notice_lib.patching import (

@@ -12,8 +12,9 @@ from seeded import blip_runs, llava_runs, seeded_blip, seeded_llava
 from test_patching import count_hooks
 
 from notice_lib import NoticeError
-from notice_lib.models.base import NOISE_PLACES, AnswerTokens, ImageNoise
+from notice_lib.models.base import NOISE_PLACES
 from notice_lib.models.hooks import watch
+from notice_lib.models.inputs import AnswerTokens, ImageNoise
 from notice_lib.patching import (
     Intervention,
     PlacedSite,

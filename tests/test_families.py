@@ -17,8 +17,8 @@ from test_engine import alone, every_site, largest
 from tiny_vlms import FAMILIES, built, pictures, qwen3_vl, tiny
 
 from notice_lib import NoticeError, site_grid, verify
-from notice_lib.models.base import AnswerTokens
 from notice_lib.models.decoder import DecoderOnly
+from notice_lib.models.inputs import AnswerTokens
 from notice_lib.models.llava import Llava
 from notice_lib.models.load import _refuse_offloading
 from notice_lib.patching import Intervention, PlacedSite, engine, packed, reference, self_check

@@ -7,7 +7,7 @@ import pytest
 import torch
 from seeded import blip_runs, seeded_blip
 
-from notice_lib.models.base import AnswerTokens
+from notice_lib.models.inputs import AnswerTokens
 from notice_lib.patching import Intervention, PlacedSite
 from notice_lib.patching.jobs import Job
 from notice_lib.patching.reference import patch

@@ -9,14 +9,13 @@ import pytest
 from notice_lib import NoticeError, load_pairs
 from notice_lib.heads.attention import AttentionMaps, minus_average, shares
 from notice_lib.heads.overlap import head_overlap, outlier_patches, regions, shuffled
-from notice_lib.heads.roles import (
-    against_random,
-    head_roles,
+from notice_lib.heads.role_splits import (
     replication_rates,
     role_agreement,
     role_confusion,
     role_halves,
 )
+from notice_lib.heads.roles import against_random, head_roles
 
 LAYERS, HEADS, GRID = 3, 4, 8
 SINKS = [7, 56]

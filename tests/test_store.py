@@ -23,7 +23,7 @@ from notice_lib import (
     sweep,
     write_sweep,
 )
-from notice_lib.patching import SCHEMA, engine, sweeps
+from notice_lib.patching import SCHEMA, engine, shards
 from notice_lib.patching.table import PATCHED_DTYPES, RUNS_DTYPES
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ def model():
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(sweeps, "SHARD", 2)
+    monkeypatch.setattr(shards, "SHARD", 2)
 
 
 def a_grid(model):
@@ -143,8 +143,8 @@ def test_a_pair_that_cannot_be_run_is_reported(model, tmp_path):
 SCRIPT = """
 import sys
 from notice_lib import load_model, load_pairs, site_grid, sweep
-from notice_lib.patching import sweeps
-sweeps.SHARD = 1
+from notice_lib.patching import shards
+shards.SHARD = 1
 model = load_model("llava-mini", device="cpu")
 sites = site_grid(model, ["mlp"], position="last")
 sweep(model, load_pairs("svo", n=40), sites, out=sys.argv[1])
@@ -154,10 +154,10 @@ sweep(model, load_pairs("svo", n=40), sites, out=sys.argv[1])
 def test_a_killed_sweep_ends_with_the_rows_of_an_uninterrupted_one(model, tmp_path):
     """SIGKILL at whatever point it has reached, three times; then to the end."""
     out = tmp_path / "killed"
-    for shards in (1, 7, 19):
+    for finished in (1, 7, 19):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, out], cwd=ROOT)
         deadline = time.monotonic() + 240
-        while len(list(out.glob("runs-*.parquet"))) < shards and process.poll() is None:
+        while len(list(out.glob("runs-*.parquet"))) < finished and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -173,8 +173,8 @@ TWO_PROCESSES = """
 import sys
 from accelerate import PartialState
 from notice_lib import load_model, load_pairs, site_grid, sweep
-from notice_lib.patching import engine, sweeps
-sweeps.SHARD = 2
+from notice_lib.patching import engine, shards
+shards.SHARD = 2
 model = load_model("llava-mini", device="cpu")
 ran = []
 

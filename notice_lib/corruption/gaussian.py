@@ -9,8 +9,9 @@ from scipy.optimize import brentq
 
 from ..choices import NoisePlace, check_choice
 from ..errors import NoticeError
-from ..models.base import VLM, ImageNoise, Inputs
+from ..models.base import VLM
 from ..models.hooks import watch
+from ..models.inputs import ImageNoise, Inputs
 from ..pairs import PairSet
 
 STRONGEST = 64.0

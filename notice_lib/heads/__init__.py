@@ -18,15 +18,8 @@ from .overlap import Outliers, head_overlap, outlier_patches, regions, shuffled
 from .probe import object_probe
 from .questions import two_questions
 from .replication import agreement, confirm_heads
-from .roles import (
-    HEAD_ROLES,
-    against_random,
-    head_roles,
-    replication_rates,
-    role_agreement,
-    role_confusion,
-    role_halves,
-)
+from .role_splits import replication_rates, role_agreement, role_confusion, role_halves
+from .roles import HEAD_ROLES, against_random, head_roles
 from .selection import (
     KINDS,
     MINIMUM,

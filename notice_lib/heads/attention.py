@@ -14,8 +14,9 @@ import torch
 
 from .. import progress
 from ..errors import NoticeError
-from ..models.base import ROLES, VLM, Inputs
+from ..models.base import ROLES, VLM
 from ..models.hooks import watch
+from ..models.inputs import Inputs
 from ..pairs import SemanticPair
 
 

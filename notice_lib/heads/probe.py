@@ -19,7 +19,8 @@ import torch
 
 from .. import progress
 from ..errors import NoticeError
-from ..models.base import VLM, Inputs
+from ..models.base import VLM
+from ..models.inputs import Inputs
 from ..pairs import PairSet
 from ..patching.knockout import patch_keys
 from ..patching.reference import record

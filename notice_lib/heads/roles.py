@@ -39,7 +39,7 @@ from scipy.stats import false_discovery_control
 
 from ..errors import NoticeError
 from .attention import AttentionMaps, shares
-from .decision import LEVEL, fewest_scenes
+from .decision import LEVEL
 from .overlap import outlier_patches, regions
 from .statistics import bootstrap_interval, enough_draws, sign_flip_test
 from .table import scene_effects
@@ -98,8 +98,8 @@ def head_roles(
     """
     measured = role_scenes(maps, region)
     tested = measured.tested()
-    table = _heads(maps).assign(query=maps.query, scenes=len(measured))
-    table = table.join(_classified(tested, minimum, draws, seed))
+    table = heads_of(maps).assign(query=maps.query, scenes=len(measured))
+    table = table.join(classified(tested, minimum, draws, seed))
     for name, values in ({"share": measured.own_shares} | tested).items():
         table = table.join(_summary(name, values, seed))
     if effects is not None:
@@ -112,120 +112,6 @@ def head_roles(
                 f"site_grid(model, [{maps.component!r}], per_head=True, position=...)."
             )
     return table
-
-
-def role_halves(
-    maps: AttentionMaps,
-    region: str = "named",
-    minimum: float = MINIMUM,
-    repeats: int = 100,
-    draws: int | None = None,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Classify every head on random, disjoint halves of the scenes.
-
-    Each task and slot contributes equally many scenes to both halves.
-
-    Args:
-        maps, region, minimum, draws: as in `head_roles`.
-        repeats: number of random splits.
-        seed: seed of the splits and the flips.
-
-    Returns:
-        One row per repeat and head: component, layer, head, repeat, scenes (the number of scenes in
-        the first half), and the head's role on either half (first, second).
-
-    Raises:
-        NoticeError: fewer than six scenes have the region.
-    """
-    rng = np.random.default_rng(seed)
-    measured = role_scenes(maps, region)
-    if len(measured) < 6:
-        raise NoticeError(
-            f"{len(measured)} scenes are too few for halves; give at least 6 that have a mask for "
-            f"{region!r}."
-        )
-    heads = _heads(maps)[["component", "layer", "head"]]
-    kind = {pair.scene_id: f"{pair.task} {pair.slot}" for pair in maps.pairs}
-    kinds = np.array([kind[name] for name in measured.names])
-    parts = []
-    for repeat in range(repeats):
-        first = _random_half(kinds, rng)
-        roles = [
-            _classified(measured.of(half).tested(), minimum, draws, seed)["role"]
-            for half in (first, ~first)
-        ]
-        parts.append(
-            heads.assign(repeat=repeat, scenes=first.sum(), first=roles[0], second=roles[1])
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def _random_half(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Choose a random half of the scenes of each kind, (S,) boolean.
-
-    Where kinds have odd numbers of scenes, the larger half alternates between them.
-    """
-    order = rng.permutation(len(kinds))
-    order = order[np.argsort(kinds[order], kind="stable")]
-    chosen = np.zeros(len(kinds), bool)
-    chosen[order[::2]] = True
-    return chosen
-
-
-def replication_rates(halves: pd.DataFrame) -> pd.DataFrame:
-    """Measure how often a head that has a role on one half of the scenes has it on the other half.
-
-    The rate is not an interval for the number of heads with the role on all scenes: with half as
-    many scenes, fewer heads pass.
-
-    Args:
-        halves: table from `role_halves`.
-
-    Returns:
-        One row per role: heads (mean number of heads with the role on a half), rate (the share of
-        them that has the role on the other half, too), scenes (in a half) and splits. The rate is
-        NaN if no head has the role, or if a half has too few scenes for any head to get one.
-    """
-    table = role_confusion(halves)
-    heads = table.sum(axis=1)
-    scenes = halves["scenes"].iloc[0]
-    enough = scenes >= fewest_scenes(len(halves.drop_duplicates(["layer", "head"])))
-    rate = pd.Series(np.diag(table), table.index) / heads.where((heads > 0) & enough)
-    found = pd.DataFrame({"heads": heads, "rate": rate}).drop("none")
-    return found.assign(scenes=scenes, splits=halves["repeat"].nunique())
-
-
-def role_confusion(halves: pd.DataFrame) -> pd.DataFrame:
-    """Cross-tabulate the heads' roles on one half of the scenes and on the other.
-
-    Args:
-        halves: table from `role_halves`.
-
-    Returns:
-        Mean numbers of heads over repeats, with `HEAD_ROLES` as index and columns. The table is
-        symmetric because the halves have no order.
-    """
-    found = pd.crosstab(halves["first"], halves["second"])
-    found = found.reindex(index=HEAD_ROLES, columns=HEAD_ROLES, fill_value=0)
-    return (found + found.to_numpy().T) / 2 / halves["repeat"].nunique()
-
-
-def role_agreement(table: pd.DataFrame, halves: pd.DataFrame) -> pd.Series:
-    """The share of halves on which each head has the same role as on all scenes.
-
-    Args:
-        table: table from `head_roles`.
-        halves: table from `role_halves`.
-
-    Returns:
-        One number per row of `table`.
-    """
-    keys = ["layer", "head"]
-    both = halves.melt(keys, ["first", "second"], value_name="half")
-    both = both.merge(table[[*keys, "role"]], on=keys)
-    same = (both["half"] == both["role"]).groupby([both[key] for key in keys]).mean()
-    return table[keys].join(same.rename("agreement"), on=keys)["agreement"]
 
 
 def against_random(
@@ -391,7 +277,7 @@ def _minus_mean(values: np.ndarray) -> np.ndarray:
     return values - values.mean(-1, keepdims=True)
 
 
-def _heads(maps: AttentionMaps) -> pd.DataFrame:
+def heads_of(maps: AttentionMaps) -> pd.DataFrame:
     _, layers, heads, _ = maps.patches.shape
     layer, head = np.divmod(np.arange(layers * heads), heads)
     return pd.DataFrame(
@@ -405,7 +291,7 @@ def _heads(maps: AttentionMaps) -> pd.DataFrame:
     )
 
 
-def _classified(tested, minimum, draws, seed) -> pd.DataFrame:
+def classified(tested, minimum, draws, seed) -> pd.DataFrame:
     """The columns role, by_difference and <name>_q for each of `NAMES`, with one row per head."""
     p = {name: _p(values, minimum, draws, seed) for name, values in tested.items()}
     by_difference = {

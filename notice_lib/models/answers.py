@@ -12,7 +12,8 @@ import torch
 from .. import progress
 from ..choices import Criterion, RunName, check_choice
 from ..pairs import PairSet, SemanticPair
-from .base import VLM, AnswerTokens
+from .base import VLM
+from .inputs import AnswerTokens
 from .wording import is_option
 
 SCORES = ("logit_correct", "logit_incorrect", "prob_correct", "prob_incorrect")

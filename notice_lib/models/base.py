@@ -1,10 +1,9 @@
 """What every model family offers to the rest of the library."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from threading import RLock
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
@@ -17,6 +16,7 @@ from ..choices import EngineName, NoisePlace
 from ..errors import NoticeError
 from ..pairs.prompts import OptionSpans, Span
 from .hooks import HookPoint, hook
+from .inputs import AnswerTokens, Inputs
 from .layout import crop_places, shows_all
 from .threads import threads_for
 
@@ -45,100 +45,6 @@ NOISE_PLACES: tuple[NoisePlace, ...] = get_args(NoisePlace)
 
 TOWER_COMPONENTS = ("vision_self_attention", "vision_mlp", "vision_layer_output")
 """What can be patched in each layer of a vision tower."""
-
-
-@dataclass(frozen=True)
-class ImageNoise:
-    """Noise that is added to an image in one run.
-
-    Attributes:
-        at: one of `NOISE_PLACES`.
-        values: the noise in the model's dtype, (1, tokens, width).
-    """
-
-    at: str
-    values: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """One run's input.
-
-    Attributes:
-        pixel_values: (1, 3, height, width), or whatever the model's processor makes of an image.
-        input_ids: (1, T), including the image's tokens if the family has them.
-        spans: each token's character range in the prompt; None for special and template tokens.
-        tokens: T token strings.
-        image_tokens: T booleans, true for tokens that stand for the image.
-        noise: what is added to the image's activations; None for nothing.
-        extra: further tensors that the processor gave and the model's forward takes by name.
-        arrangement: what else tells how the image is laid out: the column and row of each of its
-            crops, and what the processor returned of its shape without the forward taking it.
-    """
-
-    pixel_values: torch.Tensor
-    input_ids: torch.Tensor
-    spans: tuple[Span | None, ...]
-    tokens: tuple[str, ...]
-    image_tokens: tuple[bool, ...]
-    noise: ImageNoise | None = None
-    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    arrangement: tuple[tuple[str, Hashable], ...] = ()
-
-    def __len__(self) -> int:
-        return self.input_ids.shape[1]
-
-    @cached_property
-    def layout(self) -> tuple[tuple[str, Hashable], ...]:
-        """What two runs must share for their tokens to correspond, each part with its name.
-
-        It is the order of image and text tokens, the words of the template around the prompt (which
-        number an image's tiles), and what the processor tells of the image's shape: 6 x 8 tokens
-        are not 8 x 6.
-        """
-        template = tuple(
-            token
-            for token, span, image in zip(self.tokens, self.spans, self.image_tokens, strict=True)
-            if span is None and not image
-        )
-        of_tokens = ((name, contents(value)) for name, value in self._extra(of_tokens=True))
-        return (
-            ("the order of tokens", self.image_tokens),
-            ("the template's tokens", template),
-            *of_tokens,
-            *self.image_layout,
-        )
-
-    @cached_property
-    def image_layout(self) -> tuple[tuple[str, Hashable], ...]:
-        """The parts of `layout` that do not depend on the prompt."""
-        return (
-            ("the number of image tokens", sum(self.image_tokens)),
-            ("the shape of pixel_values", tuple(self.pixel_values.shape)),
-            *((name, contents(value)) for name, value in self._extra(of_tokens=False)),
-            *self.arrangement,
-        )
-
-    def _extra(self, of_tokens: bool) -> list[tuple[str, torch.Tensor]]:
-        """The further tensors that have a value for each token, or those that have not."""
-        shape = self.input_ids.shape
-        return [
-            (name, x) for name, x in sorted(self.extra.items()) if (x.shape == shape) == of_tokens
-        ]
-
-
-@dataclass(frozen=True)
-class AnswerTokens:
-    """The tokens by which two answers are told apart.
-
-    Attributes:
-        prefix: the ids that both answers begin with (mostly none). The model reads them first.
-        correct, incorrect: the first ids that differ. Their logits are the answers' scores.
-    """
-
-    prefix: tuple[int, ...]
-    correct: int
-    incorrect: int
 
 
 @dataclass(frozen=True)
@@ -451,14 +357,6 @@ def _roles(
         return "between" if span[1] <= second[0] else "after"
 
     return tuple(role(i, span) for i, span in enumerate(ranges))
-
-
-def contents(tensor: torch.Tensor) -> tuple:
-    """A tensor's shape, and its values if they are whole numbers: others are pixels, not layout."""
-    shape = tuple(tensor.shape)
-    if tensor.is_floating_point():
-        return shape
-    return shape, tensor.cpu().contiguous().numpy().tobytes()
 
 
 def _adder(noisy: dict[int, torch.Tensor]):

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from ..errors import NoticeError
-from .base import TOWER_COMPONENTS, VLM, Inputs, Stack
+from .base import TOWER_COMPONENTS, VLM, Stack
 from .hooks import HookPoint
+from .inputs import Inputs
 
 
 class Blip(VLM):

@@ -12,8 +12,9 @@ from transformers.utils import ModelOutput
 
 from ..errors import NoticeError
 from ..pairs.prompts import Span
-from .base import VLM, Inputs, Stack, contents
+from .base import VLM, Stack
 from .hooks import HookPoint
+from .inputs import Inputs, contents
 from .layout import arrangement, crop_places
 from .text_model import find_text_model, refusal, text_config
 

@@ -6,9 +6,10 @@ import torch
 
 from ..errors import NoticeError
 from ..pairs.prompts import OptionSpans
-from .base import TOWER_COMPONENTS, VLM, Inputs, Stack
+from .base import TOWER_COMPONENTS, VLM, Stack
 from .decoder import DecoderOnly
 from .hooks import HookPoint
+from .inputs import Inputs
 
 
 class Llava(DecoderOnly):

@@ -14,9 +14,10 @@ from .metrics import (
 )
 from .runs import answer_of, run_inputs
 from .self_check import verify
+from .shards import SHARD
 from .sites import Circuit, Intervention, PlacedSite, Site, place, site_grid
 from .store import read_sweep, write_sweep
-from .sweeps import SHARD, ablate, make_jobs, sweep
+from .sweeps import ablate, make_jobs, sweep
 from .table import SCHEMA, Sweep
 
 __all__ = [

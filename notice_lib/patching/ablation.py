@@ -7,7 +7,8 @@ import torch
 
 from .. import progress
 from ..errors import NoticeError
-from ..models.base import VLM, Inputs
+from ..models.base import VLM
+from ..models.inputs import Inputs
 from ..pairs import SemanticPair
 from .jobs import Activations
 from .reference import record

@@ -22,8 +22,9 @@ import pandas as pd
 import torch
 
 from ..models.answers import SCORES, score
-from ..models.base import VLM, AnswerTokens, Inputs
+from ..models.base import VLM
 from ..models.hooks import hook
+from ..models.inputs import AnswerTokens, Inputs
 from .jobs import Activations, Job, Outcome, measures
 from .metrics import effects
 from .reference import Where, columns, record_source

@@ -25,9 +25,9 @@ from itertools import chain
 import torch
 from torch.nn.functional import scaled_dot_product_attention as attend
 
-from ..models.base import Inputs
 from ..models.blip import Blip
 from ..models.hooks import HookPoint, watch
+from ..models.inputs import Inputs
 from .jobs import NO_SCORES, Activations, Job, Outcome, given_activations, scores_of, source_run
 from .memory import Budget
 from .resume import (

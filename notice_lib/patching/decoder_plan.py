@@ -25,9 +25,9 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import NoticeError
-from ..models.base import Inputs
 from ..models.decoder import DecoderOnly
 from ..models.hooks import watch
+from ..models.inputs import Inputs
 from .interface import check_calls, not_heads, own_mask
 from .jobs import NO_SCORES, Activations, Job, Outcome, given_activations, scores_of, source_run
 from .memory import Budget

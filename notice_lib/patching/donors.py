@@ -8,7 +8,8 @@ import numpy as np
 
 from ..choices import DonorWords, RunName, check_choice
 from ..errors import NoticeError
-from ..models.base import VLM, Inputs
+from ..models.base import VLM
+from ..models.inputs import Inputs
 from ..pairs import PairSet, SemanticPair
 
 DONORS = 5

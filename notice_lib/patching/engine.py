@@ -5,9 +5,10 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from ..errors import NoticeError
-from ..models.base import VLM, Inputs
+from ..models.base import VLM
 from ..models.blip import Blip
 from ..models.decoder import DecoderOnly
+from ..models.inputs import Inputs
 from . import blip_plan, decoder_plan, reference
 from .jobs import Job, Outcome
 from .memory import Budget

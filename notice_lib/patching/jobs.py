@@ -7,7 +7,8 @@ import torch
 
 from ..errors import NoticeError
 from ..models.answers import score
-from ..models.base import VLM, AnswerTokens, Inputs
+from ..models.base import VLM
+from ..models.inputs import AnswerTokens, Inputs
 from .sites import Intervention
 
 Activations = Mapping[tuple[str, int], torch.Tensor]

@@ -15,7 +15,8 @@ from inspect import BoundArguments, signature
 import torch
 
 from ..errors import NoticeError
-from ..models.base import VLM, AnswerTokens, Inputs
+from ..models.base import VLM
+from ..models.inputs import AnswerTokens, Inputs
 from .jobs import Job
 from .paths import frozen
 from .reference import record

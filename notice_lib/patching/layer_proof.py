@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..models.base import Inputs
 from ..models.decoder import DecoderOnly
+from ..models.inputs import Inputs
 from ..models.text_model import text_config
 from .double import DoublePrecision
 from .interface import failed, own_function, own_mask

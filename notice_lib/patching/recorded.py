@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ..models.base import Inputs
 from ..models.decoder import DecoderOnly
 from ..models.hooks import HookPoint, hook, watch
+from ..models.inputs import Inputs
 from .interface import check_calls, implementation, own_function, refuse_compiled, unknown
 from .jobs import Activations
 from .packed import Asked, Base, Mask, Recorder, attending, unknown_arguments

@@ -10,8 +10,9 @@ import torch
 
 from ..errors import NoticeError
 from ..models.answers import score
-from ..models.base import VLM, Inputs
+from ..models.base import VLM
 from ..models.hooks import HookPoint, hook, watch
+from ..models.inputs import Inputs
 from .jobs import NO_SCORES, Activations, Job, Outcome
 from .sites import PlacedSite, check_placed
 

@@ -13,8 +13,9 @@ from functools import partial
 
 import torch
 
-from ..models.base import VLM, Inputs
+from ..models.base import VLM
 from ..models.hooks import hook
+from ..models.inputs import Inputs
 from .jobs import Activations, Job
 from .memory import Budget
 from .sites import Intervention

@@ -9,7 +9,8 @@ import numpy as np
 from ..choices import CorruptionName, SemanticCorruption, check_choice
 from ..corruption import GaussianNoise, noisy_runs, replace_tokens
 from ..errors import NoticeError
-from ..models.base import VLM, AnswerTokens, Inputs
+from ..models.base import VLM
+from ..models.inputs import AnswerTokens, Inputs
 from ..pairs import PairSet, SemanticPair
 from .sites import REGIONS, Circuit, Site, flatten_sites
 

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from ..errors import NoticeError
-from ..models.base import VLM, AnswerTokens, Inputs
+from ..models.base import VLM
 from ..models.decoder import DecoderOnly
+from ..models.inputs import AnswerTokens, Inputs
 from . import engine, reference
 from .interface import failed, not_heads
 from .jobs import Job, Outcome

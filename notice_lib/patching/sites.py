@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from operator import index
 
 from ..errors import NoticeError
-from ..models.base import ROLES, VLM, AnswerTokens, Inputs
+from ..models.base import ROLES, VLM
+from ..models.inputs import AnswerTokens, Inputs
 from ..pairs.masks import MASK_BITS
 from ..pairs.prompts import OptionSpans
 

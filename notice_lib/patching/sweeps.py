@@ -1,24 +1,22 @@
 """Sweeps: patch every site of every pair, and collect the scores in one tidy table."""
 
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from accelerate import PartialState
-
-from .. import fingerprint, progress
+from .. import fingerprint
 from ..choices import Ablation, Direction, Donor, check_choice
 from ..corruption import GaussianNoise
 from ..errors import NoticeError
-from ..models.answers import SCORES
-from ..models.base import VLM, AnswerTokens, Inputs
+from ..models.base import VLM
+from ..models.inputs import AnswerTokens, Inputs
 from ..pairs import PairSet, SemanticPair
 from .ablation import means, written, zeros
 from .donors import MatchedDonors, donor_runs
 from .engine import patch as fast_engine
-from .jobs import Engine, Job, Outcome
+from .jobs import Engine, Job
 from .runs import Corruption, all_runs, answer_of, name_of, regions, unrelated
+from .shards import Prepare, run_shards
 from .sites import (
     Circuit,
     Intervention,
@@ -29,23 +27,11 @@ from .sites import (
     place,
     stack_roles,
 )
-from .store import Store
 from .table import (
-    PATCHED_DTYPES,
     RUNS_DTYPES,
     SCHEMA,
-    SKIPPED_DTYPES,
     Sweep,
-    frame,
-    join,
-    runs_of,
 )
-
-SHARD = 32
-"""Pairs that are prepared, run and stored together."""
-
-Prepare = Callable[[SemanticPair], list[tuple[Job, dict]]]
-"""Makes a pair's jobs, each with those columns of its row in `runs` that need no run."""
 
 
 def sweep(
@@ -100,7 +86,7 @@ def sweep(
         **_donor_settings(donor),
         "seed": seed,
     }
-    return _sweep(model, pairs, prepare, settings, out, strict, engine)
+    return run_shards(model, pairs, prepare, settings, out, strict, engine)
 
 
 def make_jobs(
@@ -219,7 +205,7 @@ def ablate(
         activations = written(model, values, clean, roles, interventions)
         return [(Job(clean, activations, interventions, answer), known)]
 
-    return _sweep(model, pairs, prepare, settings, out, strict, engine)
+    return run_shards(model, pairs, prepare, settings, out, strict, engine)
 
 
 def _listed(sites: Iterable[Site | Circuit]) -> list[Site | Circuit]:
@@ -248,9 +234,7 @@ def _settings(model: VLM, pairs: PairSet, sites: Sequence[Site | Circuit], engin
     check_sites(model, sites)
     by_masks = any(site.region for site in flatten_sites(sites))
     return {
-        "model": model.name,
-        "model_fingerprint": fingerprint.of_model(model),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        **fingerprint.identity(model),
         "pairs": len(pairs),
         "pairs_fingerprint": fingerprint.of_pairs(pairs),
         "sites": len(sites),
@@ -281,125 +265,3 @@ def _known(pair: SemanticPair, draw: int) -> dict:
     """The columns of `runs` that the pair itself gives."""
     known = {name: getattr(pair, name) for name in RUNS_DTYPES if hasattr(pair, name)}
     return known | {"draw": draw, "clean_prompt": pair.prompt}
-
-
-def _sweep(model, pairs: PairSet, prepare: Prepare, settings, out, strict, engine) -> Sweep:
-    """Run all pairs in shards, in memory or in a folder."""
-
-    def run(shard: Sequence[SemanticPair]) -> Sweep:
-        return _run(model, shard, prepare, settings, strict, engine)
-
-    shards = [pairs.pairs[start : start + SHARD] for start in range(0, len(pairs), SHARD)]
-    if out is None:
-        result = _in_memory(shards, run, settings)
-    else:
-        result = _stored(shards, run, settings, out, cpu=model.device.type == "cpu")
-    _warn_of_skipped(result)
-    return result
-
-
-def _in_memory(shards, run, settings) -> Sweep:
-    parts = [run(shard) for shard in _progress(shards, settings)]
-    return Sweep(
-        join((part.patched for part in parts), PATCHED_DTYPES),
-        join((part.runs for part in parts), RUNS_DTYPES),
-        join((part.skipped for part in parts), SKIPPED_DTYPES),
-        settings,
-    )
-
-
-def _stored(shards, run, settings, out, cpu) -> Sweep:
-    """Each process takes every n-th shard that is not there yet."""
-    state = PartialState(cpu=cpu)
-    with state.main_process_first():
-        store = Store(out, settings, len(shards))
-    mine = [
-        i for i in range(state.process_index, len(shards), state.num_processes) if not store.has(i)
-    ]
-    todo = _progress([shards[i] for i in mine], settings)
-    for i, shard in zip(mine, todo, strict=True):
-        store.write(i, run(shard))
-    state.wait_for_everyone()
-    return store.read()
-
-
-def _progress(shards, settings):
-    """The shards, with a bar that counts pairs."""
-    name = f"patching {settings['model']}, {settings['corruption']}"
-    with progress.bar(total=sum(map(len, shards)), desc=name, unit="pair") as bar:
-        for shard in shards:
-            yield shard
-            bar.update(len(shard))
-
-
-def _run(model, shard, prepare: Prepare, settings, strict, engine: Engine) -> Sweep:
-    """Prepare, patch and tabulate some pairs."""
-    prepared, skipped = [], []
-    for pair in shard:
-        try:
-            prepared += prepare(pair)
-        except NoticeError as error:
-            if strict:
-                raise
-            skipped.append({"pair_id": pair.pair_id, "reason": str(error)})
-    with model.computing():
-        outcomes = engine(model, [job for job, _ in prepared])
-    patched, runs = [], []
-    for (job, known), outcome in zip(prepared, outcomes, strict=True):
-        patched += _patched_rows(model, known, job, outcome)
-        runs.append(known | _run_scores(outcome, settings["direction"]))
-    return Sweep(
-        frame(patched, PATCHED_DTYPES),
-        frame(runs, RUNS_DTYPES),
-        frame(skipped, SKIPPED_DTYPES),
-        settings,
-    )
-
-
-def _patched_rows(model: VLM, known: dict, job: Job, outcome: Outcome) -> list[dict]:
-    return [
-        {
-            "pair_id": known["pair_id"],
-            "draw": known["draw"],
-            **_named(model, intervention, job),
-            **dict(zip(SCORES, scores, strict=True)),
-        }
-        for intervention, scores in zip(job.interventions, outcome.patched.tolist(), strict=True)
-    ]
-
-
-def _named(model: VLM, intervention: Intervention, job: Job) -> dict:
-    """The columns of `patched` that say what was patched."""
-    if intervention.circuit:
-        nowhere = {"layer": -1, "head": -1, "position": -1, "role": "", "token": ""}
-        return {"circuit": intervention.circuit, "component": "circuit", **nowhere}
-    (site,) = intervention.sites
-    in_text = site.component in model.components
-    return {
-        "circuit": "",
-        "component": site.component,
-        "layer": site.layer,
-        "head": -1 if site.head is None else site.head,
-        "position": site.positions[0],
-        "role": site.role,
-        "token": job.base.tokens[site.positions[0]] if in_text else "",
-    }
-
-
-def _run_scores(outcome: Outcome, direction: str) -> dict[str, float]:
-    return {
-        f"{run}_{name}": value
-        for run, scores in zip(runs_of(direction), (outcome.base, outcome.source), strict=True)
-        for name, value in zip(SCORES, scores.tolist(), strict=True)
-    }
-
-
-def _warn_of_skipped(result: Sweep) -> None:
-    if len(result.skipped) == 0:
-        return
-    first, reason = result.skipped.iloc[0]
-    culprit = reason if first in reason else f"Pair {first}: {reason}"
-    message = f"{len(result.skipped)} pairs could not be run; the first: {culprit}"
-    if len(result.runs) == 0:
-        raise NoticeError(f"No pair could be run. {message}")
-    warnings.warn(f"{message} All are in the sweep's `skipped`.", stacklevel=3)

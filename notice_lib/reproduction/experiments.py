@@ -24,7 +24,7 @@ from ..pairs import PairSet
 from ..patching import effects, site_grid
 from . import claims, tables
 from .evidence import HEADS, Experiment, evidence, experiments, tables_of
-from .logbook import Logbook, check_plan, identity
+from .logbook import Logbook, check_plan
 
 TASKS = ("svo", "states", "faces")
 MODULE_PAIRS = 120
@@ -123,7 +123,7 @@ def reproduce(
         )
     log = Logbook(out / "sweeps")
     with PartialState(cpu=model.device.type == "cpu").main_process_first():
-        check_plan(log.folder, identity(model) | {"seed": seed})
+        check_plan(log.folder, fingerprint.identity(model) | {"seed": seed})
     asked = {task: log.ask(model, task, pairs) for task, pairs in sets.items()}
     right = {task: _answered(pairs, asked[task]) for task, pairs in sets.items()}
     _refuse_few(model, sets, asked, right)
@@ -215,7 +215,7 @@ def _of_run(model: VLM, sets: Mapping[str, PairSet]) -> dict:
     quantization = getattr(model.model.config, "quantization_config", None)
     return {
         "schema": SCHEMA,
-        **identity(model),
+        **fingerprint.identity(model),
         "quantization": getattr(quantization, "bnb_4bit_quant_type", None),
         "pairs": {task: len(pairs) for task, pairs in sets.items()},
         "pairs_fingerprints": {task: fingerprint.of_pairs(p) for task, p in sets.items()},

@@ -121,7 +121,7 @@ def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
     state = PartialState(cpu=model.device.type == "cpu")
     with state.main_process_first():
         plan = {"answers": ANSWERS, "pairs_fingerprint": fingerprint.of_pairs(pairs)}
-        check_plan(folder, identity(model) | plan)
+        check_plan(folder, fingerprint.identity(model) | plan)
     parts = [pairs.pairs[start : start + TOGETHER] for start in range(0, len(pairs), TOGETHER)]
     paths = [folder / f"{i:05d}.parquet" for i in range(len(parts))]
     mine = [
@@ -134,15 +134,6 @@ def ask(model: VLM, pairs: PairSet, folder: Path) -> pd.DataFrame:
         write_atomically(paths[i], partial(found.to_parquet, index=False))
     state.wait_for_everyone()
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-
-
-def identity(model: VLM) -> dict[str, str]:
-    """The name, fingerprint and number format of a model, as plans and manifests record them."""
-    return {
-        "model": model.name,
-        "model_fingerprint": fingerprint.of_model(model),
-        "dtype": str(model.dtype).removeprefix("torch."),
-    }
 
 
 def check_plan(folder: Path, plan: dict) -> None:
