@@ -3,7 +3,7 @@
 The gate takes a few planted sets of each; the weekly run takes 200.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -115,6 +115,18 @@ def test_heads_matter_by_half_a_alone():
     assert np.flatnonzero(important_heads(one)).tolist() == [K - 1]
     one.values[one.half == "A"] = 0
     assert not important_heads(one).any()
+
+
+def test_slots_in_which_no_head_could_be_chosen_are_named():
+    """Ten scenes in half A are too few for 48 heads; nothing is claimed of such a slot."""
+    rng = np.random.default_rng(0)
+    given = PLANTED["llava_no_detection"][0](rng)
+    few = tuple(
+        cell("faces", "emotion", "image", one_head(0.05), rng, n=20) if one.task == "faces" else one
+        for one in given.effects
+    )
+    found = _MEASURES["llava_no_detection"](replace(given, effects=few), 0.01, 0.0, 0)
+    assert found.verdict == "seen" and found.left_out == ("faces, emotion",)
 
 
 def seen(key, given) -> bool:

@@ -29,6 +29,7 @@ from notice_lib import (  # noqa: E402
     heads,
     load_model,
     load_pairs,
+    plotting,
     site_grid,
     sweep,
 )
@@ -126,7 +127,7 @@ def strongest(table, units):
         head = int(np.argmax(a.values.mean(0)))
         values = b.values[:, [head]] / b.total.mean()
         low, high = heads.bootstrap_interval(values)
-        of = f"{cell.task}, {cell.slot}: L{names[head][0]}.H{names[head][1]}"
+        of = f"{cell.task}, {cell.slot}: {plotting.head_name(*names[head])}"
         yield row("largest fraction recovered", of, values.mean(), low[0], high[0], len(values))
 
 
@@ -148,7 +149,7 @@ def carried(model, sets, pools, chosen):
     sites = [Site(component, layer, head, position) for layer, head in chosen]
     for task, pairs in sets.items():
         for found in heads.carried(model, pairs, sites, pools[task]).itertuples():
-            of = f"{task}: L{found.layer}.H{found.head}"
+            of = f"{task}: {plotting.head_name(found.layer, found.head)}"
             for part in ("effect", "content", "truth", "removal"):
                 name = f"{part}_fraction"
                 ends = getattr(found, f"{name}_low"), getattr(found, f"{name}_high")
@@ -168,7 +169,8 @@ def looks(model, sets, chosen):
         ("states", "suppresses the distractor", heads.distractor_suppression, "suppresses"),
     ):
         for head in test(model, one_each(sets[task]), chosen).itertuples():
-            of = f"{task}: L{head.layer}.H{head.head}, {getattr(head, verdict)}"
+            head_name = plotting.head_name(head.layer, head.head)
+            of = f"{task}: {head_name}, {getattr(head, verdict)}"
             yield row(name, of, float(getattr(head, verdict) == "yes"), n=head.scenes)
 
 

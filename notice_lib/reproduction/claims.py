@@ -28,6 +28,7 @@ from ..heads.roles import HEAD_ROLES
 from ..heads.selection import MINIMUM
 from ..heads.statistics import sign_flip_test
 from ..paths import data_dir
+from ..plotting import head_name
 from .evidence import Cell, Evidence
 
 DETECTION, SUPPRESSION, OUTLIERS = HEAD_ROLES[:3]
@@ -59,6 +60,12 @@ def measure(family: str, evidence: Evidence, seed: int = 0) -> pd.DataFrame:
     return claims.join(pd.DataFrame(rows))
 
 
+def can_choose(cell: Cell) -> bool:
+    """Whether half A has enough scenes for any head's p-value to survive the correction."""
+    n, heads = cell.of("A").values.shape
+    return n >= max(3, fewest_scenes(heads))
+
+
 def important_heads(cell: Cell, minimum: float = MINIMUM, seed: int = 0) -> np.ndarray:
     """Select the heads that matter in one task and slot: the tested rule on half A of the scenes.
 
@@ -72,9 +79,8 @@ def important_heads(cell: Cell, minimum: float = MINIMUM, seed: int = 0) -> np.n
         survive the correction.
     """
     half = cell.of("A")
-    n, heads = half.values.shape
-    if n < max(3, fewest_scenes(heads)):
-        return np.zeros(heads, bool)
+    if not can_choose(cell):
+        return np.zeros(half.values.shape[1], bool)
     p = sign_flip_test(half.values, minimum * abs(half.total.mean()), seed=seed)
     return false_discovery_control(p) <= LEVEL
 
@@ -86,7 +92,7 @@ def _universal(corruptions: tuple[str, ...]):
         joined = [cell for cell in _by_task(evidence.effects) if cell.corruption in corruptions]
         if len({cell.task for cell in joined}) < 2:  # The claim is that tasks agree.
             return Finding("not testable")
-        names = [_name(head) for head in evidence.heads]
+        names = [head_name(*head) for head in evidence.heads]
         conditions = []
         for cell in joined:
             shares = cell.values / abs(cell.total.mean())
@@ -134,7 +140,7 @@ def _image_over_text(evidence: Evidence, minimum: float, delta: float, seed: int
     shares = Condition(image / total["image"] - text / total["text"], minimum)
     # The difference in logits is divided by one total effect to have the unit of the minimum.
     both = [shares, Condition((image - text) / total["image"], minimum)]
-    best = f"{_name(evidence.heads[heads['image']])} against {_name(evidence.heads[heads['text']])}"
+    best = " against ".join(head_name(*evidence.heads[heads[how]]) for how in ("image", "text"))
     return decide([Group("", [best], both)], delta, seed=seed)
 
 
@@ -150,7 +156,7 @@ def _last_over_option(evidence: Evidence, minimum: float, delta: float, seed: in
         _of_scenes(cells, head) for cells, head in zip((last, option), heads, strict=True)
     )
     difference = (at_last - at_option).dropna().to_numpy()[:, None] / total
-    best = " against ".join(_name(evidence.heads[head]) for head in heads)
+    best = " against ".join(head_name(*evidence.heads[head]) for head in heads)
     return decide([Group("", [best], [Condition(difference, minimum)])], delta, seed=seed)
 
 
@@ -158,7 +164,7 @@ def _some_head(role: str):
     """Claim: some head has the role in some task and slot."""
 
     def test(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
-        names = [_name(head) for head in evidence.heads]
+        names = [head_name(*head) for head in evidence.heads]
         groups = []
         for cell in evidence.roles:
             values = cell.scenes.conditions(role)
@@ -177,13 +183,17 @@ def _no_grounding(evidence: Evidence, minimum: float, delta: float, seed: int) -
     Heads are chosen on half A and measured on half B.
     """
     effects = {(c.task, c.slot): c for c in evidence.effects if c.corruption == "image"}
-    groups = []
+    groups, unchosen = [], []
     for cell in evidence.roles:
-        chosen = important_heads(effects[cell.task, cell.slot], seed=seed)
+        name, matter = f"{cell.task}, {cell.slot}", effects[cell.task, cell.slot]
         scenes = cell.scenes.of(cell.half == "B")
-        if not chosen.any() or len(scenes) < 3:
+        if not can_choose(matter) or len(scenes) < 3:
+            unchosen.append(name)
             continue
-        some = [_name(head) for head, own in zip(evidence.heads, chosen, strict=True) if own]
+        chosen = important_heads(matter, seed=seed)
+        if not chosen.any():
+            continue
+        some = [head_name(*head) for head, own in zip(evidence.heads, chosen, strict=True) if own]
         names = [f"{head} {does}" for does in ("detects", "suppresses") for head in some]
         conditions = [
             Condition(np.hstack([there[:, chosen], away[:, chosen]]), minimum)
@@ -191,10 +201,14 @@ def _no_grounding(evidence: Evidence, minimum: float, delta: float, seed: int) -
                 scenes.conditions(DETECTION), scenes.conditions(SUPPRESSION), strict=True
             )
         ]
-        groups.append(Group(f"{cell.task}, {cell.slot}", names, conditions, len(some)))
+        groups.append(Group(name, names, conditions, len(some)))
     found = decide(groups, delta, seed=seed)
     contrary: dict[Verdict, Verdict] = {"seen": "not seen", "not seen": "seen"}
-    return replace(found, verdict=contrary.get(found.verdict, found.verdict))
+    return replace(
+        found,
+        verdict=contrary.get(found.verdict, found.verdict),
+        left_out=(*found.left_out, *unchosen),
+    )
 
 
 def _noise_later(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
@@ -274,10 +288,6 @@ def _of_scenes(cells: Sequence[Cell], head: int) -> pd.Series:
         np.concatenate([half.values[:, head] for half in halves]),
         np.concatenate([half.scenes for half in halves]),
     )
-
-
-def _name(head: tuple[int, int]) -> str:
-    return f"L{head[0]}.H{head[1]}"
 
 
 _MEASURES: dict[str, Callable[[Evidence, float, float, int], Finding]] = {
