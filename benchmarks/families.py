@@ -89,8 +89,8 @@ def _family(family: str, tiny: bool, rounds: int, python: Path | None) -> Iterat
             seconds, found = timed(lambda: sweep(model, pairs, sites))
             fast = seconds / len(sites)
             chosen = random.choice(len(sites), SITES_A_ROUND, replace=False)
-            slow, plain = _reference(model, pairs, [sites[i] for i in chosen])
-            difference = np.abs(found.patched.iloc[chosen][LOGITS].to_numpy() - plain).max()
+            slow, by_reference = _reference(model, pairs, [sites[i] for i in chosen])
+            difference = np.abs(found.patched.iloc[chosen][LOGITS].to_numpy() - by_reference).max()
             peer, peer_difference = np.nan, np.nan
             if python:
                 peer, peer_difference = _nnsight(python, Path(folder), model, pairs, found.patched)

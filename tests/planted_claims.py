@@ -14,7 +14,7 @@ LAYERS, HEADS = 6, 8
 K = LAYERS * HEADS
 WAY = 10.0
 SPREAD = 0.01
-"""Of a head's effect over scenes, as a share of the way."""
+"""Of a head's effect over scenes, as a fraction of the total effect."""
 SLOTS = {"svo": ("subject", "object", "verb"), "states": ("colour", "shape"), "faces": ("emotion",)}
 SCENES = 30
 """Of each slot."""
@@ -33,7 +33,7 @@ def scenes_of(slot: str, n: int = SCENES) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cell(task, slot, how, means, rng, spread=SPREAD, n=SCENES) -> Cell:
-    """Effects with these means (K,), in shares of the way."""
+    """Effects with these means (K,), as fractions of the total effect."""
     names, half = scenes_of(slot, n)
     values = means + rng.normal(0, spread, (n, len(means)))
     return Cell(task, slot, how, names, WAY * values, np.full(n, WAY), half)
@@ -121,7 +121,7 @@ def role_cells(rng, role="", strength=0.0, spread=0.02) -> tuple[RoleCell, ...]:
 
 
 def depth_cells(rng, later: float, spread=0.05) -> tuple[Cell, ...]:
-    """Six layers; noise recovers `later` more of the way in the later half than pairs do."""
+    """Six layers; in the later half, noise recovers `later` more than pairs do."""
     found = []
     for how, shift in (("image", 0.0), ("noise", later)):
         means = np.full(6, 0.3) + np.repeat([-shift / 2, shift / 2], 3)

@@ -28,7 +28,7 @@ def model(request):
 
 @pytest.fixture
 def seen(model):
-    """How many threads each forward of any module of the text's first layer had."""
+    """How many threads each forward of a leaf module had."""
     numbers = set()
     handles = [
         module.register_forward_hook(lambda *_: numbers.add(torch.get_num_threads()))
@@ -41,7 +41,7 @@ def seen(model):
 
 
 def _everything(model):
-    """Each way in which the library makes a model compute."""
+    """The usual ways in which the library makes a model compute."""
     pairs = load_pairs("svo", n=2)
     pair = pairs[0]
     answers(model, pairs)

@@ -160,9 +160,9 @@ def scenes_needed(spread: float, gap: float, tests: int = 1, conditions: int = 1
     """The number of scenes at which a true claim is seen with probability .8.
 
     The power of each condition is set so high that all conditions hold together with probability
-    .8. It is computed from the noncentral t distribution. The usual normal approximation is wrong
-    for a dozen scenes and a strict level: it asks for a third too few scenes, which have about half
-    of the promised power (tests/test_decision.py shows both).
+    .8. It is computed from the noncentral t distribution. The usual normal approximation asks for
+    too few scenes if they are few and the level is strict: for 48 tests and a gap of one standard
+    deviation 17 instead of 23, which have a power of about .48 (tests/test_decision.py).
 
     Args:
         spread: standard deviation over scenes.

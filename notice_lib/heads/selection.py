@@ -210,8 +210,8 @@ def _condition(part, rule, metric, level, minimum, draws, seed) -> pd.DataFrame:
     found = by_scene.columns.to_frame(index=False)[["layer", "head"]]
     found["scenes"] = len(matrix)
     found["effect"] = matrix.mean(axis=0)
-    way = total_effect(part, metric)
-    found["fraction_recovered"] = found["effect"] / way
+    total = total_effect(part, metric)
+    found["fraction_recovered"] = found["effect"] / total
     of_pairs = part.assign(score=part[metric].abs()).groupby(HEAD, observed=True)["score"]
     found["mean_abs"] = of_pairs.mean().reindex(by_scene.columns).to_numpy()
     found["low"], found["high"] = bootstrap_interval(matrix, 1 - level, seed=seed)
@@ -219,11 +219,11 @@ def _condition(part, rule, metric, level, minimum, draws, seed) -> pd.DataFrame:
         score = found["mean_abs"] if rule == "paper" else found["effect"].abs()
         return found.assign(p=np.nan, q=np.nan, selected=two_sd(score.to_numpy()))
     draws = draws or enough_draws(matrix.shape[1], level)
-    smallest = minimum * abs(way) if minimum else 0.0
+    smallest = minimum * abs(total) if minimum else 0.0
     if not np.isfinite(smallest):
         raise NoticeError(
-            "The minimum is a share of the total effect, source minus base run, but these patches "
-            "have no source run (perhaps they are ablations). Give minimum=0."
+            "The minimum is a fraction of the total effect, source minus base run, but these "
+            "patches have no source run (perhaps they are ablations). Give minimum=0."
         )
     found["p"] = sign_flip_test(matrix, smallest, draws, seed)
     if rule == "signed":

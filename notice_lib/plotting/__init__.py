@@ -14,11 +14,22 @@ from .look import (
     WIDTH,
     AltFigure,
     described,
+    draw_scale,
+    largest,
     number,
     style,
     subplots,
 )
-from .maps import head_map, head_means, head_name, heat_map, heat_maps, role_means
+from .maps import (
+    draw_roles,
+    extremes,
+    head_map,
+    head_means,
+    head_name,
+    heat_map,
+    heat_maps,
+    role_means,
+)
 from .pictures import overlay, overlays, show_masks, show_pair, show_pairs, show_patches
 
 __all__ = [
@@ -30,12 +41,16 @@ __all__ = [
     "AltFigure",
     "curves",
     "described",
+    "draw_roles",
+    "draw_scale",
+    "extremes",
     "head_map",
     "head_means",
     "head_name",
     "heat_map",
     "heat_maps",
     "intervals",
+    "largest",
     "number",
     "overlay",
     "overlays",
