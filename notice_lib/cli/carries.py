@@ -60,17 +60,15 @@ def carries(
     from ..datasets import load_pairs
     from ..heads import carried
     from ..loading import load_model
-    from ..reproduction.evidence import HEADS
 
     chosen = [_layer_and_head(name) for name in head or ()]
     # This comes before the model, since it gives each process its own GPU.
     state = processes(device)
     vlm = load_model(model, device, getattr(torch, dtype) if dtype else None, engine=engine)
-    _, usual = HEADS.get(vlm.family, ("", "last"))
     table = carried(
         vlm,
         load_pairs(pairs, n, seed),
-        _sites(vlm, component or vlm.image_component, position or usual, chosen),
+        _sites(vlm, component or vlm.image_component, position or vlm.effect_role, chosen),
         load_pairs(pool or pairs),
         donors,
         sharing,

@@ -16,8 +16,6 @@ from .attention import AttentionMaps
 from .conditions import means, verdicts
 from .overlap import shuffled
 
-MINIMUM = 0.01
-"""Smallest difference in attention that counts by default, as a part of all a head's attention."""
 LEAST_COST = 0.005
 """Smallest cost that counts by default, as a part of the mean L of the unmodified model."""
 
@@ -43,14 +41,13 @@ class ChosenHeads:
 
     @classmethod
     def of(cls, model: VLM, heads: Iterable[tuple[int, int]], query: str | None) -> "ChosenHeads":
-        """Without a query, at the site of effects: the correct option where the text reads the
-        image by cross-attention (BLIP), elsewhere the last token.
+        """Without a query, at the tokens of `VLM.effect_role`.
 
         Raises:
             NoticeError: no head; no such head or role.
         """
         if query is None:
-            query = "correct" if model.image_component == "cross_attention" else "last"
+            query = model.effect_role
         if query not in ROLES:
             raise NoticeError(f"A query is one of {', '.join(ROLES)}, not {query!r}.")
         chosen = cls(model, tuple(dict.fromkeys(heads)), query)

@@ -53,12 +53,14 @@ def verdicts(
     return pd.DataFrame(columns).join(pd.DataFrame(rows))
 
 
-def means(values: Mapping[str, np.ndarray], seed: int = 0) -> pd.DataFrame:
-    """One row a head: the mean over scenes of each (scenes, K), with its 95 % interval in `*_low`
-    and `*_high`, of each head alone."""
+def means(
+    values: Mapping[str, np.ndarray], seed: int = 0, level: float = 1 - LEVEL
+) -> pd.DataFrame:
+    """One row a head: the mean over scenes of each (scenes, K), with its interval in `*_low` and
+    `*_high`, which covers `level` for each head alone."""
     columns: dict[str, np.ndarray] = {}
     for name, own in values.items():
-        low, high = bootstrap_interval(own, 1 - LEVEL, seed=seed)
+        low, high = bootstrap_interval(own, level, seed=seed)
         columns |= {name: own.mean(0), f"{name}_low": low, f"{name}_high": high}
     return pd.DataFrame(columns)
 

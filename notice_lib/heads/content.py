@@ -42,6 +42,7 @@ from ..pairs import PairSet
 from ..patching import DONORS, MatchedDonors, Site, logit_difference, sweep
 from ..patching.engine import patch as fast_engine
 from ..patching.jobs import Engine
+from .conditions import means
 from .decision import as_units
 from .statistics import bootstrap_interval, ratio_interval
 from .table import CONDITION, HEAD, gather, one_row_each, scene_effects
@@ -213,7 +214,7 @@ def _of_task(part: pd.DataFrame, level: float, seed: int) -> pd.DataFrame:
     found = by_scene["effect"].columns.to_frame(index=False).assign(task=part["task"].iloc[0])
     columns = _content_share(values["content"], values["truth"], level, seed)
     for name in PARTS:
-        columns |= _mean(name, values[name], level, seed)
+        columns |= means({name: values[name]}, seed, level)
         columns |= _ratio(f"{name}_fraction", values[name], values["total_effect"], level, seed)
     columns |= {
         "total_effect": values["total_effect"].mean(0),
@@ -240,15 +241,10 @@ def _transferred(part: pd.DataFrame, level: float, seed: int) -> dict:
     defined = bootstrap_interval(content, level, seed=seed)[0] > 0
     share = _ratio("transferred_share", moved, content, level, seed)
     return {
-        **_mean("transferred", moved, level, seed),
+        **means({"transferred": moved}, seed, level),
         **{name: np.where(defined, ends, np.nan) for name, ends in share.items()},
         "transferred_scenes": len(moved),
     }
-
-
-def _mean(name: str, values: np.ndarray, level: float, seed: int) -> dict:
-    low, high = bootstrap_interval(values, level, seed=seed)
-    return {name: values.mean(0), f"{name}_low": low, f"{name}_high": high}
 
 
 def _ratio(name: str, x: np.ndarray, y: np.ndarray, level: float, seed: int) -> dict:

@@ -35,9 +35,10 @@ from ..models.base import VLM
 from ..pairs import PairSet, SemanticPair
 from ..patching import Job, answer_of, cut_jobs, engine
 from .attention import attention_maps
-from .chosen import LEAST_COST, MINIMUM, ChosenHeads, Masks, areas_of, scene_means
+from .chosen import LEAST_COST, ChosenHeads, Masks, areas_of, scene_means
 from .overlap import regions
 from .questions import two_questions
+from .roles import MINIMUM
 
 TOGETHER = 8
 """Couples whose cuts are run together: small models gain by it, large ones need the memory."""
@@ -58,8 +59,7 @@ def grounding(
     Args:
         pairs: with masks of both things; see `questions.two_questions`. Only clean images are used.
         heads: (layer, head) of the component that reads the image.
-        query: the token role at which attention is read and cut; by default the site of effects:
-            "correct" where the text reads the image by cross-attention (BLIP), else "last".
+        query: the token role at which attention is read and cut; by default `VLM.effect_role`.
         masks: "own"; or "shuffled", the negative control.
         minimum: smallest mean of condition 1 that counts, as a part of all the head's attention;
             above zero.

@@ -118,6 +118,16 @@ class VLM(ABC):
         """The number of heads in each layer of the text stack."""
         return self.stacks["text"].n_heads
 
+    @property
+    def effect_role(self) -> str:
+        """The role of the tokens at which the effects and the attention of heads are measured,
+        unless told otherwise.
+
+        It is the correct option where the text reads the image by cross-attention (BLIP), and
+        elsewhere the last token, as in the paper.
+        """
+        return "correct" if self.image_component == "cross_attention" else "last"
+
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Within this block the model is this thread's alone, as hooks may be on it, and a small
