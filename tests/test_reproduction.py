@@ -9,17 +9,30 @@ import time
 from dataclasses import replace
 from typing import get_args
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from notice_lib import NoticeError, answers, data_dir, effects, load_model, load_pairs, read_sweep
+from notice_lib import (
+    NoticeError,
+    answered_correctly,
+    answers,
+    data_dir,
+    effects,
+    load_model,
+    load_pairs,
+    read_sweep,
+)
 from notice_lib.files import sha256
+from notice_lib.heads import head_effects, universal_heads
 from notice_lib.heads.decision import Verdict
+from notice_lib.pairs.masks import write_masks
 from notice_lib.plotting.maps import role_means
 from notice_lib.reproduction import read_tasks, reproduce
 from notice_lib.reproduction.claims import paper_claims
+from notice_lib.reproduction.evidence import Tables, experiments, halves_of, tables_of
 from notice_lib.reproduction.logbook import Logbook, ask
-from notice_lib.reproduction.tables import accuracy, role_effects
+from notice_lib.reproduction.tables import accuracy, content, replication, role_effects
 
 ROLES = {
     "blip_detection": "object detection",
@@ -104,12 +117,94 @@ def agree(claims: pd.DataFrame, folder) -> None:
             has = (roles["role"] == role).any()
             assert not (has and verdict[key] == "not seen"), key
             assert has or verdict[key] != "seen", key
+    if "llava_no_detection" in verdict:
+        heads = pd.read_csv(folder / "heads.csv")
+        matter = {
+            (task, *head)
+            for task in set(roles["task"])
+            for head in heads.loc[heads[f"{task}_image_selected"], ["layer", "head"]].to_numpy()
+        }
+        on_object = roles[roles["role"].isin(["object detection", "object suppression"])]
+        act = matter & set(on_object[["task", "layer", "head"]].itertuples(index=False, name=None))
+        assert not (act and verdict["llava_no_detection"] == "seen")
+        assert act or verdict["llava_no_detection"] != "not seen"
 
 
 @pytest.mark.parametrize("name", ["blip-mini", "llava-mini"])
 def test_claims_agree_with_the_tables_of_their_run(name):
     folder = data_dir() / "results" / name
     agree(pd.read_csv(folder / "claims.csv"), folder)
+
+
+@pytest.mark.parametrize("name", ["blip-mini", "llava-mini"])
+def test_what_heads_carry_is_of_heads_of_half_a_on_half_b(name, tmp_path):
+    """One head has on half A an effect that it has nowhere else, and another on half B. A task with
+    three scenes has two of them in half A: it is left out, and the other is not."""
+    model = load_model(name, device="cpu")
+    subjects = read_tasks()["svo"].filter(lambda pair: pair.slot == "subject")
+    sets = {
+        "faces": answered_correctly(model, read_tasks()["faces"].sample(60)),
+        "svo": subjects.sample(3, by=["scene_id"]),
+    }
+    swept = tables_of(
+        (one, one.run(model, 0, None))
+        for one in experiments(model, sets)
+        if one.kind == "heads" or one.name.startswith("depth-image")
+    )
+    half = halves_of(sets)
+    table = swept.heads.assign(half=swept.heads["pair_id"].astype(str).map(half))
+    for where, head in (("A", (5, 6)), ("B", (5, 7))):
+        there = (table["half"] == where) & (table["layer"] == head[0]) & (table["head"] == head[1])
+        table.loc[there, "effect"] += 20
+    with pytest.warns(UserWarning, match="carry in svo is not measured: half A has 2 scenes"):
+        found = content(model, sets, Tables(table, None, swept.depth), tmp_path)
+
+    faces = table[table["task"] == "faces"]
+    on_a = faces[faces["half"] == "A"]
+    image = on_a[on_a["corruption"] == "image"]
+    by_scene = image.groupby(["layer", "head", "scene_id"])["effect"].mean()
+    strong = set(by_scene.groupby(["layer", "head"]).mean().nlargest(5).index)
+    kinds = {rule: universal_heads(head_effects(on_a, rule)) for rule in ("paper", "signed")}
+    kinds = {rule: own.set_index(["layer", "head"])["kind"] for rule, own in kinds.items()}
+    universal = {head for own in kinds.values() for head in own.index[own != ""]}
+    found = found.set_index(["layer", "head"])
+    assert found.index.is_unique and set(found.index) == strong | universal
+    for rule, own in kinds.items():
+        assert found[rule].to_dict() == own[found.index].to_dict()
+        assert found.loc[(5, 6), rule] == "multimodal"
+    assert (found["paper"] == "").any() and (5, 7) not in found.index
+
+    runs = read_sweep(tmp_path / "faces" / "true").runs
+    assert set(half[runs["pair_id"]]) == set(half[runs["donor"]]) == {"B"}
+    on_b = faces[faces["pair_id"].isin(runs["pair_id"]) & (faces["corruption"] == "image")]
+    means = on_b.groupby(["layer", "head", "scene_id"])["effect"].mean()
+    means = means.groupby(["layer", "head"]).mean()[found.index]
+    assert found["effect"].to_numpy() == pytest.approx(means.to_numpy(), abs=1e-4)
+
+
+def test_replication_counts_the_scenes_that_have_the_thing(tmp_path):
+    """Eight scenes have masks, and five of them one of the named thing: too few for halves."""
+    pairs = read_tasks()["faces"].filter(lambda pair: pair.order == "correct_first")
+    some = pairs.sample(8, by=["scene_id"])
+    other = np.zeros(some[0].image("clean").size[::-1], bool)
+    other[:20] = True
+    write_masks(tmp_path / "masks.png", {"object": other})
+    scenes = sorted(pair.scene_id for pair in some)
+    assert len(set(scenes)) == 8
+
+    def without(n):
+        blind = [
+            replace(pair, clean_masks=tmp_path / "masks.png")
+            if pair.scene_id in scenes[:n]
+            else pair
+            for pair in some
+        ]
+        return {"faces": replace(some, pairs=tuple(blind))}
+
+    model = load_model("blip-mini", device="cpu")
+    assert replication(model, without(3)).empty
+    rates = replication(model, without(2))
+    assert set(rates["task"]) == {"faces"} and (rates["scenes"] == 3).all()
 
 
 def planted(scenes: int, tokens: int) -> pd.DataFrame:

@@ -33,7 +33,7 @@ from notice_lib import (  # noqa: E402
     site_grid,
     sweep,
 )
-from notice_lib.reproduction.evidence import DEPTH, HEADS, cells, units_of  # noqa: E402
+from notice_lib.reproduction.evidence import cells, halves_of  # noqa: E402
 from tools.build_embedded import contents, write  # noqa: E402
 from tools.plan_embedded import draw_cells  # noqa: E402
 from tools.training import evaluation  # noqa: E402
@@ -119,10 +119,10 @@ def item_of(pair) -> evaluation.Item:
     )
 
 
-def strongest(table, units):
+def strongest(table, half):
     """The head with the largest mean fraction recovered on half A, measured on half B."""
     names = table[["layer", "head"]].drop_duplicates().sort_values(["layer", "head"]).to_numpy()
-    for cell in cells(table[table["corruption"] == "image"], units):
+    for cell in cells(table[table["corruption"] == "image"], half):
         a, b = cell.of("A"), cell.of("B")
         head = int(np.argmax(a.values.mean(0)))
         values = b.values[:, [head]] / b.total.mean()
@@ -133,8 +133,7 @@ def strongest(table, units):
 
 def rising(model, sets):
     """Over how many layers the fraction recovered rises from 10 to 90 % of its largest value."""
-    _, position = DEPTH[model.family]
-    sites = site_grid(model, ["layer_output"], position=position)
+    sites = site_grid(model, ["layer_output"], position=model.effect_role)
     for task, pairs in sets.items():
         table = effects(sweep(model, one_each(pairs), sites).table())
         means = table.groupby("layer")["effect"].mean()
@@ -145,8 +144,7 @@ def rising(model, sets):
 
 def carried(model, sets, pools, chosen):
     """Content, truth and removal of the strongest heads, and K; donors come from the pools."""
-    component, position = HEADS[model.family]
-    sites = [Site(component, layer, head, position) for layer, head in chosen]
+    sites = [Site(model.image_component, layer, head, model.effect_role) for layer, head in chosen]
     for task, pairs in sets.items():
         for found in heads.carried(model, pairs, sites, pools[task]).itertuples():
             of = f"{task}: {plotting.head_name(found.layer, found.head)}"
@@ -177,7 +175,7 @@ def looks(model, sets, chosen):
 def outliers(model, sets):
     """Patches that stand out by norm, by attention, by both."""
     for task, pairs in sets.items():
-        maps = heads.attention_maps(model, one_each(pairs), HEADS[model.family][1])
+        maps = heads.attention_maps(model, one_each(pairs), model.effect_role)
         for by, found in heads.outlier_patches(maps).table().iterrows():
             yield row(f"images with an outlier by {by}", task, found["images"], n=len(maps.pairs))
         norms = maps.norms / np.median(maps.norms, 1, keepdims=True)
@@ -197,20 +195,18 @@ def sheet(model, sets) -> pd.DataFrame:
         task: answered_correctly(model, one_each(pairs.filter(lambda pair: not pair.distractor)))
         for task, pairs in sets.items()
     }
-    component, position = HEADS[model.family]
-    sites = site_grid(model, [component], per_head=True, position=position)
+    sites = site_grid(model, [model.image_component], per_head=True, position=model.effect_role)
     table = heads.gather(
         sweep(model, pairs, sites, corruption)
         for pairs in plain.values()
         for corruption in ("image", "text")
     )
-    units = units_of(plain)
-    half_a = table[table["pair_id"].map(units["half"]) == "A"]
+    half = halves_of(plain)
+    half_a = table[table["pair_id"].astype(str).map(half) == "A"]
     size = half_a[half_a["corruption"] == "image"].groupby(["layer", "head"])["effect"].mean()
     chosen = list(size.sort_values(ascending=False).index[:TOP])
     half_b = {
-        task: pairs.filter(lambda pair: units["half"][pair.pair_id] == "B")
-        for task, pairs in plain.items()
+        task: pairs.filter(lambda pair: half[pair.pair_id] == "B") for task, pairs in plain.items()
     }
     scenes_of_b = {pair.scene_id for pairs in half_b.values() for pair in pairs}
     pools = {
@@ -220,7 +216,7 @@ def sheet(model, sets) -> pd.DataFrame:
     parts = (
         accuracy(model, sets),
         without_evidence(model, sets),
-        strongest(table, units),
+        strongest(table, half),
         rising(model, plain),
         carried(model, half_b, pools, chosen),
         looks(model, sets, chosen),

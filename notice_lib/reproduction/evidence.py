@@ -23,12 +23,9 @@ from ..pairs import PairSet, SemanticPair
 from ..patching import Site, Sweep, effects, logit_difference, run_inputs, site_grid, sweep
 from ..patching.runs import Corruption
 
-HEADS = {"blip": ("cross_attention", "correct"), "llava": ("self_attention", "last")}
-"""For each family, the component whose heads the paper patches, and the token at which it patches
-them. The heads' attention is read at the same token."""
-DEPTH = {"blip": ("layer_output", "correct"), "llava": ("mlp", "last")}
-"""For each family, the component that the paper's heat maps call MLP (the published code patches
-BLIP's layer output), and the token at which it is patched."""
+DEPTH = {"blip": "layer_output", "llava": "mlp"}
+"""For each family that the paper makes claims about, the component that its heat maps call MLP (the
+published code patches BLIP's layer output)."""
 NOISE = GaussianNoise("patch_embeddings", 3.0, 10)
 NOISE_PAIRS = 24
 """Number of pairs per task that are run with noise, in ten draws each."""
@@ -44,8 +41,10 @@ class Experiment:
     """One sweep over pairs of one task under one corruption.
 
     Attributes:
-        kind: the sites that are patched: "heads" (those of `HEADS`), "option" (LLaVA's heads at the
-            correct option), "depth" (those of `DEPTH`) or "modules" (every module at every token).
+        kind: the sites that are patched: "heads" (those of `VLM.image_component`, at the tokens of
+            `VLM.effect_role`), "option" (LLaVA's heads at the correct option), "depth" (the layers
+            of `DEPTH`, at the tokens of `VLM.effect_role`) or "modules" (every module at every
+            token).
         task: the task of the pairs.
         corruption: the corruption, as an argument of `sweep`.
         pairs: the pairs to run.
@@ -124,8 +123,8 @@ class Evidence:
 
     Attributes:
         heads: (layer, head) of each of the K heads, in the order of the cells' columns.
-        effects: effects of the heads at the token of `HEADS`, in every task under image and text
-            corruption.
+        effects: effects of the heads at the tokens of `VLM.effect_role`, in every task under image
+            and text corruption.
         option: effects of LLaVA's heads at the correct option, under image corruption.
         depth: effects of the layers of `DEPTH`, under image corruption and under noise.
         sizes: the paper's score of each head, its mean absolute effect over pairs, as one array
@@ -165,19 +164,17 @@ def experiments(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> list[
     """List the sweeps that the claims rest on, in the order in which they are run."""
 
     def heads(kind: str, position: str, *corruptions: Corruption) -> list[Experiment]:
-        sites = tuple(site_grid(model, [component], per_head=True, position=position))
+        sites = tuple(site_grid(model, [model.image_component], per_head=True, position=position))
         return [
             Experiment(kind, task, how, pairs, sites)
             for task, pairs in sets.items()
             for how in corruptions
         ]
 
-    component, position = HEADS[model.family]
-    found = heads("heads", position, "image", "text")
-    if position != "correct":
+    found = heads("heads", model.effect_role, "image", "text")
+    if model.effect_role != "correct":
         found += heads("option", "correct", "image")
-    component, position = DEPTH[model.family]
-    sites = tuple(site_grid(model, [component], position=position))
+    sites = tuple(site_grid(model, [DEPTH[model.family]], position=model.effect_role))
     few = noise_pairs(sets, seed)
     return found + [
         Experiment("depth", task, how, pairs, sites)
@@ -280,16 +277,15 @@ def cells(table: pd.DataFrame, half: pd.Series) -> tuple[Cell, ...]:
 
 
 def role_maps(model: VLM, sets: Mapping[str, PairSet]) -> Iterator[tuple[str, str, AttentionMaps]]:
-    """Yield the attention at the token of `HEADS` for each task and slot.
+    """Yield the attention at the tokens of `VLM.effect_role` for each task and slot.
 
     Tasks and slots in which fewer than three scenes have a mask of the named thing are left out.
     """
-    position = HEADS[model.family][1]
     for task, pairs in sets.items():
         masked = as_units(pairs).filter(lambda pair: bool(pair.clean_masks))
         for slot in dict.fromkeys(pair.slot for pair in masked):
             own = masked.filter(partial(_is_of, slot))
-            maps = attention_maps(model, own, position)
+            maps = attention_maps(model, own, model.effect_role)
             known = np.flatnonzero(regions(maps)["named"].any(axis=1))
             if len({maps.pairs[row].scene_id for row in known}) >= 3:
                 yield task, slot, maps

@@ -23,7 +23,7 @@ from ..models.base import VLM
 from ..pairs import PairSet
 from ..patching import effects, site_grid
 from . import claims, tables
-from .evidence import HEADS, Experiment, evidence, experiments, tables_of
+from .evidence import DEPTH, Experiment, evidence, experiments, tables_of
 from .logbook import Logbook, check_plan
 
 TASKS = ("svo", "states", "faces")
@@ -108,7 +108,7 @@ def reproduce(
         NoticeError: the model is of another family, a task has fewer than three scenes that the
             model answers correctly, or the folder contains another run.
     """
-    if model.family not in HEADS:
+    if model.family not in DEPTH:
         raise NoticeError(
             f"{model.name} is not a BLIP or LLaVA, and the paper makes no claims about other "
             "families. Use `notice sweep` and `notice heads` instead."

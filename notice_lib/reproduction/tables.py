@@ -19,12 +19,13 @@ from ..heads import (
     strongest_heads,
     universal_heads,
 )
+from ..heads.roles import role_scenes
 from ..heads.selection import Rule
 from ..heads.table import HEAD, total_effect
 from ..models.base import VLM
 from ..pairs import PairSet
 from ..patching import Site
-from .evidence import HEADS, Tables, halves_of, role_maps
+from .evidence import Tables, halves_of, role_maps
 
 COMPARED: tuple[Rule, ...] = ("paper", "signed")
 """The paper's rule of selecting heads, and the tested one."""
@@ -136,7 +137,7 @@ def heads(swept: Tables, seed: int = 0) -> dict[str, pd.DataFrame]:
 
 
 def replication(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> pd.DataFrame:
-    """`heads.replication_rates` for each task and slot with masks in at least six scenes.
+    """`heads.replication_rates` for each task and slot with the named thing's mask in six scenes.
 
     Returns:
         The joined tables, with the columns task and slot first, or a table without columns if
@@ -144,7 +145,7 @@ def replication(model: VLM, sets: Mapping[str, PairSet], seed: int = 0) -> pd.Da
     """
     found = []
     for task, slot, maps in role_maps(model, sets):
-        if len({pair.scene_id for pair in maps.pairs}) >= 6:
+        if len(role_scenes(maps)) >= 6:
             rates = replication_rates(role_halves(maps, draws=SPLIT_DRAWS, seed=seed))
             found.append((task, slot, rates.rename_axis("role").reset_index()))
     return _joined(found)
@@ -157,7 +158,8 @@ def content(
 
     The heads are chosen on half A of the scenes and measured on half B, with donors of half B: the
     heads that are universal by either rule, and in each task those with the largest effects. A task
-    with too few scenes or donors is left out, with a warning.
+    with too few scenes or donors is left out, with a warning. A head is universal if it matters in
+    all tasks whose half A has at least three scenes.
 
     Args:
         folder: folder for the sweeps with matched donors.
@@ -167,25 +169,35 @@ def content(
         half A says the head is: `paper` and `signed`; empty for a head that is only strong.
     """
     half = halves_of(sets)
-    position = HEADS[model.family][1]
     on_a = swept.heads[swept.heads["pair_id"].astype(str).map(half) == "A"]
+    counts = on_a.astype({"task": str}).groupby("task")["scene_id"].nunique()
+    scenes = counts.reindex(list(sets), fill_value=0)
+    large = [task for task in sets if scenes[task] >= 3]
+    for task in sets:
+        if task not in large:
+            _not_measured(task, f"half A has {scenes[task]} scenes, but 3 are needed.")
+    if not large:
+        return pd.DataFrame()
+    on_a = on_a[on_a["task"].isin(large)]
+    kinds = {rule: universal_heads(head_effects(on_a, rule, seed=seed)) for rule in COMPARED}
     parts = []
-    for task, pairs in sets.items():
-        on_b = pairs.filter(lambda pair: half[pair.pair_id] == "B")
+    for task in large:
+        on_b = sets[task].filter(lambda pair: half[pair.pair_id] == "B")
+        sites = _chosen(on_a, task, kinds, model.effect_role, seed)
         try:
-            kinds = {
-                rule: universal_heads(head_effects(on_a, rule, seed=seed)) for rule in COMPARED
-            }
-            sites = _chosen(on_a, task, kinds, position, seed)
             found = carried(model, on_b, sites, seed=seed, out=folder / task)
         except NoticeError as error:
-            warnings.warn(f"What heads carry in {task} is not measured: {error}", stacklevel=2)
+            _not_measured(task, str(error))
             continue
         for rule, own in kinds.items():
             kind = own[[*HEAD, "kind"]].rename(columns={"kind": rule})
             found = found.merge(kind, on=HEAD, how="left", validate="many_to_one")
         parts.append(found)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _not_measured(task: str, why: str) -> None:
+    warnings.warn(f"What heads carry in {task} is not measured: {why}", stacklevel=3)
 
 
 def _chosen(
@@ -205,7 +217,7 @@ def _chosen(
 def roles(model: VLM, sets: Mapping[str, PairSet], swept: Tables, seed: int = 0) -> pd.DataFrame:
     """`head_roles` for each task and slot whose pairs have masks.
 
-    Attention and effects (under image corruption) are measured at the token of `HEADS`.
+    Attention and effects (under image corruption) are measured at the tokens of `VLM.effect_role`.
 
     Returns:
         The joined tables, with the columns task and slot first, or a table without columns if no
