@@ -15,6 +15,7 @@ heads do is set by their weights:
 """
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -215,6 +216,16 @@ def planted_pairs(folder, scenes: int, bystanders: int = 0, seed: int = 0) -> Pa
                 )
             )  # fmt: skip
     return PairSet(tuple(pairs), {"subject": SUBJECTS, "object": OBJECTS})
+
+
+def exchanged(pairs: PairSet) -> PairSet:
+    """The pairs with their options exchanged, so that every right answer is wrong."""
+    orders = {"correct_first": "incorrect_first", "incorrect_first": "correct_first"}
+    turned = (
+        replace(pair, correct=pair.incorrect, incorrect=pair.correct, order=orders[pair.order])
+        for pair in pairs
+    )
+    return replace(pairs, pairs=tuple(turned))
 
 
 def draw(rng, subject: str, thing: str, bystander: str | None):

@@ -27,6 +27,8 @@ from notice_lib.heads import (
     gather,
     strongest_heads,
 )
+from notice_lib.heads.conditions import means
+from notice_lib.heads.statistics import bootstrap_interval
 from notice_lib.patching import MatchedDonors, reference
 from notice_lib.patching.jobs import Job, Outcome
 
@@ -252,6 +254,10 @@ def test_a_donor_with_a_shown_word_or_a_near_synonym_is_none(model, pairs):
         for one in pairs
     )
     assert first(PairSet(showing)) != before
+    shown = replace(pair, shown=(*pair.shown, before.incorrect.upper()))
+    again = sweep(model, PairSet((shown,)), SITES[:1], donor=MatchedDonors("clean", pairs, 1)).runs
+    words = vars(by_id[again["donor"][0]]).values()
+    assert before.incorrect not in words
     near = {pair.correct: frozenset([before.correct]), before.correct: frozenset([pair.correct])}
     assert before.correct not in vars(first(PairSet(pairs.pairs, near_synonyms=near))).values()
 
@@ -306,6 +312,9 @@ def test_only_correct_answers_are_measured_and_give_activations(model, tmp_path)
     runs = read_sweep(tmp_path / "true").runs
     assert set(runs["donor"]) | set(runs["pair_id"]) <= right
     assert (found["donors"] == 1).all()
+    named = {"pool": pairs, "donors": 1, "out": tmp_path / "named"}
+    carried(model, pairs.sample(8, 0), SITES, **named, engine=Planted(model, pairs))
+    assert set(read_sweep(tmp_path / "named" / "true").runs["donor"]) <= right
     with pytest.raises(NoticeError, match="answers none of the 0 pairs"):
         carried(model, PairSet(()), SITES)
 
@@ -381,6 +390,17 @@ def test_tables_that_do_not_match_are_refused(model, pairs):
         decompose(own, true, few)
     with pytest.raises(NoticeError, match="several rows"):
         decompose(pd.concat([own, own]), true, true)
+
+
+def test_intervals_cover_the_level_that_is_asked_for():
+    rng = np.random.default_rng(0)
+    values = rng.exponential(1, (20, 3))
+    for level in (0.5, 0.95):
+        table = means({"x": values}, seed=1, level=level)
+        low, high = bootstrap_interval(values, level, seed=1)
+        assert table["x_low"].tolist() == low.tolist() and table["x_high"].tolist() == high.tolist()
+        assert table["x"].tolist() == values.mean(0).tolist()
+    assert means({"x": values}, seed=1).equals(table)
 
 
 def test_the_strongest_heads_are_those_of_the_largest_mean_effect():

@@ -196,6 +196,10 @@ def test_a_token_must_keep_something_to_attend_to():
     first = inputs.image_tokens.index(True)
     assert first > 0  # so that the first patch sees text before it, and only text
     cut_logits(llava, inputs, [Cut(0, 0, (first,), (0,))])
+    llava.image_attention = lambda weights, inputs: (weights, weights[..., 0])  # all as patches
+    cut_logits(llava, inputs, [Cut(0, 0, (5,), (0,))])
+    with pytest.raises(NoticeError, match="nothing to attend to"):
+        cut_logits(llava, inputs, [Cut(0, 0, (0, 5), (0,))])  # The first token sees itself alone.
     blip, (run, _) = seeded_blip(), blip_runs()["image"]
     blip.image_attention = lambda weights, inputs: (weights, weights[..., 0])  # [CLS] as a patch
     with pytest.raises(NoticeError, match="nothing to attend to"):
