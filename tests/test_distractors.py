@@ -18,6 +18,8 @@ from planted_heads import (
 
 from notice_lib import PairSet, Site, ablate, load_pairs
 from notice_lib.heads import as_units, distractor_suppression, gather, matched_scenes
+from notice_lib.heads.chosen import THINGS
+from notice_lib.pairs.masks import read_masks, write_masks
 
 SCENES = 14
 HEADS = [(0, h) for h in (AVOIDS, AVOIDS_UNHEARD, NEEDED, GROUNDS)]
@@ -75,7 +77,34 @@ def test_background_is_what_shows_no_thing_at_all(planted, pairs):
     """A head that stares at all things alike gives none to the background."""
     found = distractor_suppression(planted, pairs, [(0, STARES)])
     assert found["attention_background"].item() == pytest.approx(0, abs=1e-6)
-    assert found["attention_distractor"].item() > 0.1
+    masks = [pair.patch_masks("clean", 8, 64) for pair in pairs if pair.distractor]
+    sizes = [{name: own[name].sum() for name in THINGS} for own in masks]
+    share = np.mean([own["distractor"] / sum(own.values()) for own in sizes])
+    assert found["attention_distractor"].item() == pytest.approx(share, abs=1e-6)
+
+
+def test_a_scene_whose_bystander_has_no_patches_of_its_own_is_left_out(planted, pairs, tmp_path):
+    """In one scene the subject's mask is also the bystander's."""
+    seen = next(pair for pair in pairs if pair.distractor)
+    masks = read_masks(seen.clean_masks)
+    write_masks(tmp_path / "masks.png", masks | {"distractor": masks["subject"]})
+    hidden = tuple(
+        replace(pair, clean_masks=tmp_path / "masks.png")
+        if pair.scene_id == seen.scene_id
+        else pair
+        for pair in pairs
+    )
+    found = distractor_suppression(planted, replace(pairs, pairs=hidden), [(0, AVOIDS)])
+    assert found["scenes"].item() == SCENES - 1
+    assert found["attention_background"].notna().item()
+
+
+def test_the_unit_of_verbs_is_the_question(planted, pairs):
+    """Scenes that ask the same are one; here of two subjects, as if they were verbs."""
+    verbs = replace(pairs, pairs=tuple(replace(pair, slot="verb") for pair in pairs))
+    units = len({pair.scene_id for pair in as_units(verbs) if pair.distractor})
+    assert units < SCENES
+    assert distractor_suppression(planted, verbs, [(0, AVOIDS)])["scenes"].item() == units
 
 
 def renamed(pairs: PairSet, names: dict[str, str]) -> PairSet:
