@@ -1,12 +1,15 @@
 """How many universal heads chance gives: by hand, and in planted data."""
 
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from notice_lib import NoticeError
 from notice_lib.heads import chance
-from notice_lib.heads.chance import null_flips, universal_by_flips, universal_by_labels
-from tests.test_selection import SIX, conditions
+from notice_lib.heads.chance import mean_sizes, null_flips, universal_by_flips, universal_by_labels
+from tests.test_selection import SIX, condition, conditions
 
 
 def test_permuted_labels_give_the_expected_number():
@@ -50,6 +53,85 @@ def test_flips_are_of_whole_scenes():
     found = chance(table, draws=300).set_index("kind").loc["vision"]
     assert found["universal"] == 32
     assert 0 < found["p"] < 0.1
+
+
+def as_one(table, corruptions=("image", "text")):
+    """The conditions of one task, with the same effects in each: 1 to 1.11, in all heads."""
+    own = table[(table["task"] == "svo") & table["corruption"].isin(corruptions)]
+    scene = own["scene_id"].str.extract(r"(\d+)$")[0].astype(int)
+    return own.assign(effect=1.0 + 0.01 * scene)
+
+
+def test_a_scene_has_one_sign_under_both_corruptions():
+    """Then as many heads are universal under both as under one. Scenes go by name: text lacks two,
+    which changes little."""
+    table = as_one(conditions({name: np.zeros(32) for name in SIX}, scenes=12))
+    found = chance(table, draws=300).set_index("kind")["expected"]
+    assert found["multimodal"] == found["vision"] == found["text"] > 0.3
+    first = table["scene_id"].isin(["svo-0", "svo-1"])
+    found = chance(table[~(first & (table["corruption"] == "text"))], draws=300)
+    assert found.set_index("kind")["expected"]["multimodal"] > 0.3
+
+
+def test_flips_are_enough_for_the_heads_there_are(monkeypatch):
+    """In the data and in each draw of the null."""
+    flips = []
+
+    def counted(effects, minimum, n, seed):
+        flips.append(n)
+        return universal_by_flips(effects, minimum, n, seed)
+
+    monkeypatch.setattr(sys.modules["notice_lib.heads.chance"], "universal_by_flips", counted)
+    table = as_one(conditions({name: np.zeros(1024) for name in SIX}, scenes=8), ("image",))
+    chance(table, draws=3)
+    assert flips == [40_960] * 4  # 2 * 1024 / .05
+
+
+def test_p_counts_the_draws_with_as_many_heads_and_the_data():
+    """A head is selected in each of two tasks that have no other heads: in every draw, too."""
+    planted = {name: np.zeros(32) for name in SIX}
+    for values in planted.values():
+        values[3] = 50.0
+    table = conditions(planted, scenes=8)
+    alone = table[table["head"] + 8 * table["layer"] == 3]
+    always = pd.concat([alone, alone.assign(layer=1, effect=0.0)])
+    found = chance(always.assign(layer=always["layer"].clip(upper=1)), "paper", draws=9)
+    assert (found["universal"] == 0).all() and (found["p"] == 1).all()
+
+
+def test_a_kind_without_its_corruptions_is_left_out():
+    table = conditions({name: np.zeros(32) for name in SIX}, scenes=8)
+    found = chance(table[table["corruption"] == "image"], draws=3)
+    assert found["kind"].tolist() == ["vision"]
+
+
+def test_the_papers_score_is_of_sizes():
+    """A head that pushes now here, now there is as large as one that pushes one way."""
+    effects = np.zeros((8, 1, 16))
+    effects[:, 0, 3] = np.where(np.arange(8) % 2, 5.0, -5.0)
+    ((name, score),) = mean_sizes(condition(effects)).items()
+    assert name == ("svo", "image") and score.to_numpy().tolist() == [0] * 3 + [5] + [0] * 12
+
+
+def test_heads_are_the_same_in_all_conditions_whatever_the_order_of_rows(one_universal):
+    found = chance(one_universal, draws=20)
+    for rule in ("signed", "paper"):
+        mixed = one_universal.sample(frac=1, random_state=0)
+        pd.testing.assert_frame_equal(
+            chance(mixed, rule, draws=20), chance(one_universal, rule, draws=20)
+        )
+    assert found["universal"].tolist() == [1, 1, 1]
+
+
+def test_the_minimum_has_no_sign(one_universal):
+    """Denoising and noising differ in the sign of everything."""
+    turned = one_universal.copy()
+    for name in [name for name in turned if name.endswith(("_correct", "_incorrect"))]:
+        turned[name] = -turned[name]
+    turned["effect"] *= -1
+    assert (chance(turned, draws=20)["universal"] == 1).all()
+    tiny = turned.assign(effect=np.where(turned["head"] == 3, -0.02, 0.0))
+    assert (chance(tiny, draws=20)["universal"] == 0).all()
 
 
 @pytest.mark.parametrize("heads", [48, 144, 256, 1024])

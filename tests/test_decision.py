@@ -1,11 +1,13 @@
 """Decisions on planted scenes: levels, power, the guard, halves and units."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm, t
+from scipy.stats import nct, norm, t
 
-from notice_lib import NoticeError, load_pairs
+from notice_lib import NoticeError, PairSet, load_pairs
 from notice_lib.heads.decision import (
     Condition,
     Group,
@@ -81,6 +83,96 @@ def test_nothing_is_not_seen_while_a_group_is_open():
     assert found.verdict == "undecided" and found.left_out == ("small",)
 
 
+def fixed(mean: float, sd: float, n: int = 20) -> np.ndarray:
+    """(n,) numbers with exactly this mean and standard deviation."""
+    own = np.random.default_rng(0).normal(0, 1, n)
+    return mean + sd * (own - own.mean()) / own.std(ddof=1)
+
+
+def one(*conditions, minimum=0.0, **settings) -> Group:
+    """One condition for each array (scenes, candidates)."""
+    names = [f"c{i}" for i in range(conditions[0].shape[1])]
+    return Group("", names, [Condition(own, minimum) for own in conditions], **settings)
+
+
+def test_a_claim_is_not_seen_only_if_no_group_may_have_it():
+    nothing, open_ = group([0.0], n=60, spread=0.1, minimum=1.0), group([1.0], n=60, minimum=1.0)
+    assert decide([nothing], 2.0).verdict == "not seen"
+    assert decide([nothing, open_], 2.0).verdict == "undecided"
+
+
+def test_one_condition_below_its_minimum_is_enough_for_an_absence():
+    low, high = fixed(-1, 0.1)[:, None], fixed(5, 0.1)[:, None]
+    assert decide([one(low, high)], 1.0).verdict == "not seen"
+    assert decide([one(high, high)], 1.0).verdict == "seen"
+
+
+def test_absences_are_shown_by_one_sided_limits():
+    """A minimum between the one-sided limit and the upper end of the two-sided one."""
+    values = fixed(0, 1)[:, None]
+    one_sided, two_sided = (t.ppf(1 - tail, 19) / 20**0.5 for tail in (0.05, 0.025))
+    between = one(values, minimum=(one_sided + two_sided) / 2)
+    found = decide([between], 2.0)
+    assert found.verdict == "not seen" and found.high > between.conditions[0].minimum
+    assert decide([one(values, minimum=one_sided + 1e-6)], 2.0).verdict == "not seen"
+    assert decide([one(values, minimum=one_sided - 1e-6)], 2.0).verdict == "undecided"
+
+
+def test_equal_p_values_are_told_apart_by_the_mean():
+    small, large = fixed(3, 0.1)[:, None], fixed(6, 0.1)[:, None]
+    assert decide([one(np.hstack([small, large]))], 1.0).best == "c1"
+    groups = [replace(one(own), name=name) for own, name in ((small, "a"), (large, "b"))]
+    assert decide(groups, 1.0).best == "c0, b"
+
+
+def test_the_hardest_condition_is_the_one_closest_to_its_minimum():
+    far, close = fixed(3, 0.1)[:, None], fixed(5, 0.1)[:, None]
+    found = decide([Group("", ["a"], [Condition(far), Condition(close, 4.0)])], 6.0)
+    assert found.verdict == "seen" and found.estimate == pytest.approx(5)
+
+
+def test_p_values_are_corrected_for_tests_and_end_at_one():
+    values = fixed(0.4, 1)[:, None]
+    alone = decide([one(values)], 1.0)
+    four = decide([one(values, hypotheses=4)], 1.0)
+    assert 0.05 < alone.p < 0.2 and (four.tests, alone.tests) == (4, 1)
+    assert four.p == pytest.approx(4 * alone.p, rel=0.1)
+    assert decide([one(values, hypotheses=40)], 1.0).p == 1.0
+
+
+def test_leaving_a_group_out_may_make_another_testable():
+    """Eight scenes are enough for four tests, and not for 44."""
+    large = group([5.0] * 4, n=8, spread=0.1, name="large")
+    small = group([5.0] * 40, n=7, spread=0.1, name="small")
+    found = decide([large, small], 2.0)
+    assert found.verdict == "seen" and found.left_out == ("small",) and found.scenes == 8
+
+
+def test_the_scenes_of_a_finding_are_those_of_its_smallest_group_and_condition():
+    groups = [group([0.0], n=n, name=str(n)) for n in (30, 20)]
+    assert decide(groups, 1.0).scenes == 20
+    uneven = one(fixed(5, 1)[:, None], fixed(5, 1, n=5)[:, None])
+    found = decide([uneven], 1.0)
+    assert found.verdict == "not testable" and found.scenes == 5
+
+
+def test_three_scenes_are_enough_to_plan_by():
+    def needed(n):
+        return decide([one(fixed(0, 2, n)[:, None])], 1.0).needed
+
+    assert needed(3) == scenes_needed(2.0, 1.0) > fewest_scenes(1)
+    assert needed(2) == fewest_scenes(1)
+
+
+def test_the_scenes_for_an_absence_are_those_of_the_hardest_candidate():
+    """Of each candidate the easiest condition counts: spreads of 1 and 2. Limits are one-sided."""
+    spreads = np.array([[1.0, 3.0], [4.0, 2.0]])
+    both = [np.stack([fixed(0, sd) for sd in row], 1) for row in spreads]
+    assert decide([one(*both, minimum=1.0)], 0.0).needed == scenes_needed(2.0, 1.0, 2, 2)
+    alone = decide([one(both[1][:, 1:], minimum=1.0, hypotheses=2)], 0.0).needed
+    assert alone == scenes_needed(2.0, 1.0, 1, 2) < scenes_needed(2.0, 1.0, 2, 2)
+
+
 def test_an_absence_takes_more_scenes_the_more_candidates_it_is_about():
     def needed(candidates, delta):
         return decide([group([0.0] * candidates, n=40, minimum=1.0)], delta).needed
@@ -123,6 +215,15 @@ def test_the_number_of_scenes_has_the_power_that_it_promises(tests, gap):
         assert power(max(normal, fewest_scenes(tests))) < 0.7
 
 
+@pytest.mark.parametrize(("tests", "conditions", "gap"), [(1, 1, 0.7), (48, 1, 0.5), (6, 3, 0.6)])
+def test_the_number_of_scenes_is_the_smallest_that_has_the_power(tests, conditions, gap):
+    """By trying one after the other. Conditions share the error of 20 %."""
+    power, n = 1 - 0.2 / conditions, fewest_scenes(tests)
+    while nct.sf(t.ppf(1 - 0.025 / tests, n - 1), n - 1, gap * n**0.5) < power:
+        n += 1
+    assert scenes_needed(1.0, gap, tests, conditions) == n
+
+
 def test_an_impossible_gap_is_refused():
     with pytest.raises(NoticeError, match="No number of scenes shows a difference of 0"):
         scenes_needed(1.0, 0.0)
@@ -148,6 +249,21 @@ def test_halves_are_those_of_the_names_hashes():
     assert half_of(table).tolist() == ["B", "A", "B", "A"]
 
 
+def test_each_task_has_halves_of_its_own():
+    """By hand: in the order of hashes (d, c, b, a) the scenes of t are A, B, A, B; u has one."""
+    table = pd.DataFrame({"task": [*"ttttu"], "slot": "s", "scene_id": [*"abcda"]})
+    assert half_of(table).tolist() == ["B", "A", "B", "A", "A"]
+
+
+def test_the_first_slot_of_the_alphabet_has_the_scene():
+    """By hand: a and b are the only ones of slot x, and so b is its first and a its second; c of
+    slot y is alone there, whichever row comes first."""
+    rows = [("t", "y", "a"), ("t", "x", "a"), ("t", "x", "b"), ("t", "y", "c")]
+    table = pd.DataFrame(rows, columns=["task", "slot", "scene_id"])
+    assert half_of(table).tolist() == ["B", "B", "A", "A"]
+    assert half_of(table[::-1]).tolist() == ["A", "A", "B", "B"]
+
+
 def test_a_scene_in_two_slots_has_one_half():
     """24 of the 54 held-out scenes of states are about a shape in one direction and about a texture
     in the other."""
@@ -169,3 +285,12 @@ def test_verbs_have_fewer_units_than_scenes():
     for before, after in zip(pairs, units, strict=True):
         assert before.pair_id == after.pair_id
         assert (before.scene_id == after.scene_id) == (before.slot != "verb")
+
+
+def test_a_unit_of_verbs_is_of_one_task_whatever_the_case():
+    verbs = load_pairs("svo").filter(lambda pair: pair.slot == "verb")
+    pair = verbs[0]
+    same = replace(pair, pair_id="same", prompt=pair.prompt.upper())
+    other = replace(pair, pair_id="other", task="other")
+    first, second, third = as_units(PairSet((pair, same, other)))
+    assert first.scene_id == second.scene_id != third.scene_id

@@ -152,7 +152,8 @@ def decide(groups: Sequence[Group], delta: float, seed: int = 0) -> Finding:
 def fewest_scenes(tests: int, level: float = LEVEL) -> int:
     """The smallest number of scenes at which a p-value can survive a correction for `tests` tests.
 
-    With n scenes, a two-sided sign-flip test has no p-value below 2 ** (1 - n).
+    With n scenes, a two-sided sign-flip test has no p-value below 2 ** (1 - n). One test takes six
+    scenes, so every number that is enough is also enough to estimate a spread (3).
     """
     return math.ceil(1 + math.log2(tests / level))
 
@@ -176,7 +177,7 @@ def scenes_needed(spread: float, gap: float, tests: int = 1, conditions: int = 1
     """
     if not gap > 0:
         raise NoticeError(f"No number of scenes shows a difference of {gap:g}: give a gap above 0.")
-    least = max(3, fewest_scenes(tests))
+    least = fewest_scenes(tests)
     power = 1 - (1 - POWER) / conditions
 
     def enough(n: int) -> bool:
@@ -236,7 +237,7 @@ def _testable(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
     dropped: list[Group] = []
     while kept:
         tests = sum(group.tests for group in kept)
-        if kept[-1].scenes >= max(3, fewest_scenes(tests)):
+        if kept[-1].scenes >= fewest_scenes(tests):
             break
         dropped.append(kept.pop())
     return kept, dropped

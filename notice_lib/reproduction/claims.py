@@ -63,7 +63,7 @@ def measure(family: str, evidence: Evidence, seed: int = 0) -> pd.DataFrame:
 def can_choose(cell: Cell) -> bool:
     """Whether half A has enough scenes for any head's p-value to survive the correction."""
     n, heads = cell.of("A").values.shape
-    return n >= max(3, fewest_scenes(heads))
+    return n >= fewest_scenes(heads)
 
 
 def important_heads(cell: Cell, minimum: float = MINIMUM, seed: int = 0) -> np.ndarray:
