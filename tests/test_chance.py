@@ -87,15 +87,11 @@ def test_flips_are_enough_for_the_heads_there_are(monkeypatch):
     assert flips == [40_960] * 4  # 2 * 1024 / .05
 
 
-def test_p_counts_the_draws_with_as_many_heads_and_the_data():
-    """A head is selected in each of two tasks that have no other heads: in every draw, too."""
-    planted = {name: np.zeros(32) for name in SIX}
-    for values in planted.values():
-        values[3] = 50.0
-    table = conditions(planted, scenes=8)
-    alone = table[table["head"] + 8 * table["layer"] == 3]
-    always = pd.concat([alone, alone.assign(layer=1, effect=0.0)])
-    found = chance(always.assign(layer=always["layer"].clip(upper=1)), "paper", draws=9)
+@pytest.mark.parametrize("rule", ["signed", "paper"])
+def test_p_counts_the_draws_with_as_many_heads(rule):
+    """Where nothing has an effect, the data and every draw have no head at all."""
+    table = conditions({name: np.zeros(32) for name in SIX}, scenes=8).assign(effect=0.0)
+    found = chance(table, rule, draws=9)
     assert (found["universal"] == 0).all() and (found["p"] == 1).all()
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from notice_lib import NoticeError, load_pairs
+from notice_lib.heads import role_splits
 from notice_lib.heads.attention import AttentionMaps, minus_average, shares
 from notice_lib.heads.overlap import head_overlap, outlier_patches, regions, shuffled
 from notice_lib.heads.role_splits import (
@@ -99,6 +100,72 @@ def test_heads_are_called_what_they_do(pairs, objects):
     assert (rates["scenes"] == 12).all() and (rates["splits"] == 4).all()
     few = replication_rates(halves.assign(scenes=8))  # 12 heads need 9 scenes
     assert few["rate"].isna().all()
+
+
+def test_a_rate_is_known_if_the_smaller_half_has_enough_scenes(pairs):
+    """48 heads need 11 scenes: of 22 scenes each half has them, of 21 one half has 10."""
+    for n, enough in ((22, True), (21, False)):
+        some = pairs[: 2 * n]
+        masks = regions(of(some, noise(some)))["named"].astype(float)
+        patches = np.random.default_rng(0).dirichlet(np.ones(GRID**2), (len(some), 6, 8))
+        patches[:, 0, 0] = 0.2 * patches[:, 0, 0] + 0.8 * even(masks)
+        halves = role_halves(of(some, patches), repeats=2)
+        assert (halves["scenes"] == n // 2).all()
+        rates = replication_rates(halves)["rate"]
+        assert rates.notna()["object detection"] == enough and "none" not in rates
+
+
+def test_halves_are_disjoint_and_of_every_slot(pairs, objects, monkeypatch):
+    """A head that looks at the object a little passes on one half and not on the other."""
+    kinds = []
+
+    def kept(given, rng):
+        kinds.append(given.tolist())
+        return random_half(given, rng)
+
+    random_half = role_splits._random_half
+    monkeypatch.setattr(role_splits, "_random_half", kept)
+    patches = noise(pairs)
+    patches[:, 0] = 0.88 * patches[:, 0] + 0.12 * even(objects)[:, None]
+    halves = role_halves(of(pairs, patches), repeats=4, draws=999)
+    assert (halves["first"] != halves["second"]).any()
+    slots = {pair.scene_id: pair.slot for pair in pairs}
+    assert kinds == [[f"svo {slots[name]}" for name in sorted(slots)]] * 4
+    assert len(set(kinds[0])) == 2
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        half = random_half(np.repeat(["a", "b", "c"], [10, 5, 7]), rng)
+        assert half[:10].sum() == 5 and half.sum() == 11
+        assert half[10:15].sum() in (2, 3) and half[15:].sum() in (3, 4)
+
+
+def test_halves_take_the_region_and_the_minimum(pairs, objects):
+    maps = planted(pairs, objects)
+    with pytest.raises(NoticeError, match="no region 'thing'"):
+        role_halves(maps, "thing")
+    strict = role_halves(maps, minimum=0.9, repeats=1, draws=99)
+    assert (strict[["first", "second"]] == "none").all(axis=None)
+
+
+def test_rates_confusion_and_agreement_by_hand():
+    """Two heads, two splits: the first has the role on three of four halves, the other on none."""
+    roles = [("object detection", "none"), ("object detection", "object detection")]
+    halves = pd.DataFrame(
+        [(0, 0, repeat, 9, *own) for repeat, own in enumerate(roles)]
+        + [(0, 1, repeat, 9, "none", "none") for repeat in range(2)],
+        columns=["layer", "head", "repeat", "scenes", "first", "second"],
+    )
+    confusion = role_confusion(halves)
+    has, none = "object detection", "none"
+    assert confusion.loc[[has, none], [has, none]].to_numpy().tolist() == [[0.5, 0.25], [0.25, 1]]
+    rates = replication_rates(halves)
+    assert rates.loc[has].tolist() == [0.75, 0.5 / 0.75, 9, 2]
+    # Two heads need seven scenes.
+    assert replication_rates(halves.assign(scenes=7)).loc[has, "rate"] == 0.5 / 0.75
+    assert np.isnan(replication_rates(halves.assign(scenes=6)).loc[has, "rate"])
+    table = pd.DataFrame({"layer": [0, 0], "head": [1, 0], "role": ["none", has]})
+    assert role_agreement(table, halves).tolist() == [1, 0.75]
 
 
 def test_contrasts_are_own_minus_other_scenes_masks(pairs, objects):
@@ -253,6 +320,9 @@ def test_logit_suppression_is_told_by_effects(pairs, objects):
         NoticeError, match="query 'correct', but the effects are of patches at last"
     ):
         head_roles(planted(pairs, objects), effects=effects.assign(role="last"), **FEW)
+    mixed = effects.assign(role=np.where(effects["layer"] < 1, "last", "correct"))
+    with pytest.raises(NoticeError, match="but the effects are of patches at correct, last"):
+        head_roles(planted(pairs, objects), effects=mixed, **FEW)
     with pytest.raises(NoticeError, match="lack some heads of cross_attention"):
         head_roles(planted(pairs, objects), effects=effects[effects["layer"] < 2], **FEW)
     for wrong in ({"component": "mlp"}, {"corruption": np.where(effects["layer"] < 1, "a", "b")}):
@@ -272,5 +342,5 @@ def test_what_cannot_be_measured_is_named(pairs):
     blind = replace(maps, pairs=tuple(replace(pair, clean_masks=None) for pair in pairs))
     with pytest.raises(NoticeError, match=r"0 scenes have a mask .* photographs have none"):
         head_roles(blind)
-    with pytest.raises(NoticeError, match="4 scenes are too few for halves"):
-        role_halves(of(pairs[:8], noise(pairs[:8])))
+    with pytest.raises(NoticeError, match="5 scenes are too few for halves"):
+        role_halves(of(pairs[:10], noise(pairs[:10])))
