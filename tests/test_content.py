@@ -184,6 +184,10 @@ def test_a_head_of_pure_content_is_defined_although_its_truth_is_below_zero_by_c
     found = content_shares(parts)
     assert 0.4 < (found["truth"] < 0).mean() < 0.6
     assert found["content_share"].notna().mean() > 0.9
+    few = parts[parts["head"] < 3]
+    narrow = content_shares(few, level=0.5)
+    values = few.pivot(index="scene_id", columns="head", values="content").to_numpy()
+    assert narrow["content_low"].tolist() == bootstrap_interval(values, 0.5)[0].tolist()
     assert (found["content_share"].dropna() > 0.5).all()
     nothing = content_shares(parts.assign(content=parts["content"] - 1))
     assert nothing["content_share"].notna().mean() < 0.06

@@ -30,7 +30,7 @@ from notice_lib.pairs.masks import write_masks
 from notice_lib.plotting.maps import role_means
 from notice_lib.reproduction import read_tasks, reproduce
 from notice_lib.reproduction.claims import paper_claims
-from notice_lib.reproduction.evidence import Tables, experiments, halves_of, tables_of
+from notice_lib.reproduction.evidence import Tables, experiments, halves_of, role_maps, tables_of
 from notice_lib.reproduction.logbook import Logbook, ask
 from notice_lib.reproduction.tables import accuracy, content, replication, role_effects
 
@@ -183,14 +183,16 @@ def test_what_heads_carry_is_of_heads_of_half_a_on_half_b(name, tmp_path):
 
 
 def test_replication_counts_the_scenes_that_have_the_thing(tmp_path):
-    """Eight scenes have masks, and five of them one of the named thing: too few for halves."""
-    pairs = read_tasks()["faces"].filter(lambda pair: pair.order == "correct_first")
-    some = pairs.sample(8, by=["scene_id"])
+    """Eight scenes have masks, and five of them one of the named thing: too few for halves. Roles
+    take three."""
+    every = read_tasks()["faces"]
+    names = {pair.scene_id for pair in every.sample(8, by=["scene_id"])}
+    some = every.filter(lambda pair: pair.scene_id in names)
     other = np.zeros(some[0].image("clean").size[::-1], bool)
     other[:20] = True
     write_masks(tmp_path / "masks.png", {"object": other})
-    scenes = sorted(pair.scene_id for pair in some)
-    assert len(set(scenes)) == 8
+    scenes = sorted(names)
+    assert len(scenes) == 8 and len(some) > 16
 
     def without(n):
         blind = [
@@ -205,6 +207,8 @@ def test_replication_counts_the_scenes_that_have_the_thing(tmp_path):
     assert replication(model, without(3)).empty
     rates = replication(model, without(2))
     assert set(rates["task"]) == {"faces"} and (rates["scenes"] == 3).all()
+    assert len(list(role_maps(model, without(5)))) == 1
+    assert not list(role_maps(model, without(6)))
 
 
 def planted(scenes: int, tokens: int) -> pd.DataFrame:
