@@ -9,7 +9,7 @@ import pytest
 from notice_lib import load_model, load_pairs
 from notice_lib.corruption import GaussianNoise
 from notice_lib.heads import as_units
-from notice_lib.heads.decision import Finding
+from notice_lib.heads.decision import Finding, fewest_scenes, scenes_needed
 from notice_lib.patching import run_inputs
 from notice_lib.reproduction import evidence as measured
 from notice_lib.reproduction.claims import _MEASURES, can_choose, important_heads, measure
@@ -196,6 +196,13 @@ def test_the_head_that_refutes_the_absence_is_named_with_what_it_does(rng, role,
     assert found.tests == sum(map(len, SLOTS.values()))  # one important head a slot
 
 
+def test_there_is_one_test_for_each_important_head(rng):
+    """Detection and suppression are the two sides of one test."""
+    two = effect_cells(lambda *_: heads_with(h3=0.1, h47=0.1), rng, ("image",))
+    given = replace(PLANTED["llava_no_detection"][0](rng), effects=two)
+    assert decided("llava_no_detection", given).tests == 2 * sum(map(len, SLOTS.values()))
+
+
 def test_a_slot_without_important_heads_shows_nothing_against_the_absence(rng):
     given = PLANTED["llava_no_detection"][0](rng)
     quiet = tuple(
@@ -257,12 +264,14 @@ def test_noise_is_compared_on_the_scenes_that_have_both(rng):
 def test_distances_are_compared_as_ratios(rng):
     """In logarithms, so that limits lie as far below as above; without distances of zero."""
     table = pd.DataFrame({"scene_id": range(20), "corrupt": np.linspace(1, 3, 20)})
-    table["noisy"] = 2.0 * table["corrupt"] * np.tile([0.9, 1 / 0.9], 10)
+    table["noisy"] = 2.0 * table["corrupt"] * np.tile([0.75, 1 / 0.75], 10)
     zeros = pd.DataFrame({"scene_id": [20, 21], "corrupt": [0.0, 1.0], "noisy": [1.0, 0.0]})
     found = decided("blip_noise_out", evidence(rng, distances=pd.concat([table, zeros])))
     assert found.verdict == "seen" and found.scenes == 20
     assert found.estimate == pytest.approx(2) and 1.5 < found.low < 2
     assert found.low * found.high == pytest.approx(4)
+    spread = np.log(table["noisy"] / table["corrupt"]).std()
+    assert found.needed == scenes_needed(spread, np.log(2 / 1.5)) > fewest_scenes(1)
     few = pd.concat([table[:2], zeros])
     found = decided("blip_noise_out", evidence(rng, distances=few))
     assert (found.verdict, found.scenes, found.needed) == ("not testable", 2, 0)
