@@ -4,8 +4,9 @@
     python tools/train_minis.py --evaluate                        # print the table of saved files
     python tools/train_minis.py --card                            # write data/checkpoints/README.md
 
-Everything is rendered on the fly; the pool of scenes is kept in --cache. The budget is counted in
-steps, so that a seed gives the same model on the same machine and versions.
+The pool of scenes and the state of each training are kept in --cache: a training that is stopped goes
+on from there. The budget is counted in steps, so that a seed gives the same model on the same machine
+and versions. --device cuda trains on a GPU.
 """
 
 import argparse
@@ -18,79 +19,101 @@ from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.training import card, evaluation, loops, models, pool, shortcuts  # noqa: E402
+from tools.training import batches, card, evaluation, forward, loops, memory, models, pool  # noqa: E402
+from tools.training.recipes import CAPTIONS, CHOSEN, RECIPES, WEIGHT_DECAY  # noqa: E402
 
-NAMES = tuple(evaluation.CLASSES)
-POOL_SEED, POOL_SIZE = 20, 40_000
-STEPS = {"vision": 1600, "blip-mini": 700, "llava-mini": 650, "blip-mini-noise": 700}
+POOL_SEED, POOL_SIZE = 20, 50_000
 
 
 def log(message):
     print(time.strftime("%H:%M:%S"), message, flush=True)
 
 
-def hardware():
-    """The CPU's name and the number of threads used."""
+def hardware(device="cpu"):
+    """The name of the GPU, or of the CPU and the number of threads used."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} thread(s)"
 
 
-def trained_tower(data, args, words):
-    """The vision tower of stage 1 in an otherwise untrained BLIP, from the cache if it is there."""
-    processor = models.build_blip_processor(words)
-    torch.manual_seed(args.seed)
-    model = models.build_blip(processor.tokenizer)
-    steps = args.steps["vision"]
-    path = Path(args.cache) / f"vision-{data.key}-{args.seed}-{steps}.safetensors"
-    if not path.exists():
-        log(f"stage 1, vision tower: {steps} steps")
-        rng = np.random.default_rng([args.seed, 1])
-        minutes = loops.train_vision(data, model.vision_model, steps, rng, log)
-        save_file(model.vision_model.state_dict(), path, {"minutes": str(minutes)})
-    model.vision_model.load_state_dict(load_file(path))
-    with safe_open(path, "pt") as stored:
-        return model, processor, float(stored.metadata()["minutes"])
+class Training:
+    """One model in training: its parts, its forward pass, and where its states are kept."""
+
+    def __init__(self, name, recipe, data, args):
+        self.name, self.recipe, self.data, self.args = name, recipe, data, args
+        torch.manual_seed(args.seed)
+        if name.startswith("llava"):
+            self.processor = models.build_llava_processor(pool.words())
+            self.model = models.build_llava(self.processor.tokenizer).to(args.device)
+            self.model.set_attn_implementation(forward.LEAN_ATTENTION)
+            self.words = batches.llava_words(self.processor.tokenizer)
+            self.tower, self.states_of = self.model.model.vision_tower, forward.clip_image
+            self.logits = loops.llava_logits(self.model, self.processor.tokenizer)
+            self.parts = loops.llava_parts
+        else:
+            self.processor = models.build_blip_processor(pool.words())
+            self.model = models.build_blip(self.processor.tokenizer).to(args.device)
+            self.words = batches.blip_words(self.processor.tokenizer)
+            self.tower, self.states_of = self.model.vision_model, forward.blip_image
+            self.logits = loops.blip_logits(self.model)
+            self.parts = loops.blip_parts
+
+    def fit(self, stage, of, weight_decay=WEIGHT_DECAY):
+        """How a stage is fitted; models of one family share the state of stage 1."""
+        path = Path(self.args.cache) / f"{of}-{self.data.key}-{self.args.seed}-stage{stage}.pt"
+        args = self.args
+        return loops.Fit(path, args.seed, args.device, args.workers, log, weight_decay)
+
+    def stage_1(self):
+        """Minutes of learning what patches show, or captions of whole pictures."""
+        steps, seed = self.recipe.steps[0], [self.args.seed, 1]
+        family = self.name.split("-")[0]
+        fit = self.fit(1, f"{family}-{self.recipe.start}-{steps}")
+        if self.recipe.start == "patches":
+            return loops.train_patches(self.data, self.tower, self.states_of, steps, seed, fit)
+        asked = batches.QuestionBatches(self.data, self.words, seed, steps, CAPTIONS)
+        return loops.train_questions(self.data, self.parts(self.model, 1.0), self.logits, asked, fit)
+
+    def stage_2(self):
+        """Minutes of learning to answer questions."""
+        recipe = self.recipe
+        asked = batches.QuestionBatches(
+            self.data, self.words, [self.args.seed, 2], recipe.steps[1], recipe.kinds, recipe.captions
+        )
+        parts = self.parts(self.model, loops.VISION_RATE)
+        noisy = loops.noisy_embeddings(self.tower) if recipe.noise else nullcontext()
+        with noisy:
+            fit = self.fit(2, f"{self.name}-{recipe.key}", recipe.weight_decay)
+            return loops.train_questions(self.data, parts, self.logits, asked, fit)
 
 
-def train(name, data, args):
-    """Train the model called `name` and save it, as float16, in the folder `args.out`/`name`."""
-    words = pool.words()
-    model, processor, vision_minutes = trained_tower(data, args, words)
-    torch.manual_seed(args.seed + 100)
-    rng = np.random.default_rng([args.seed, 2])
-    log(f"stage 2, {name}: {args.steps[name]} steps")
-    noise = nullcontext()
-    if name == "llava-mini":
-        blip, processor = model, models.build_llava_processor(words)
-        model, run = models.build_llava(processor.tokenizer), loops.train_llava
-        sample = loops.to_tensor(data.pixels[:256])
-        models.copy_vision(blip.vision_model, model.model.vision_tower, sample)
-    else:
-        run = loops.train_blip
-        if name == "blip-mini-noise":
-            noise = loops.noisy_embeddings(model.vision_model, args.seed)
-    with noise:
-        minutes = run(data, model, processor.tokenizer, args.steps[name], rng, log)
+def train(name, recipe, args):
+    """Train the model called `name`, save it in float16 in `args.out`/`name`; how, as a dict."""
+    grid = models.LLAVA_GRID if name.startswith("llava") else models.BLIP_GRID
+    data = pool.load_pool(args.pool, POOL_SEED, grid, args.cache, args.workers or 2)
+    log(f"{name}: {len(data)} scenes, recipe {recipe}")
+    training = Training(name, recipe, data, args)
+    minutes = {"start": training.stage_1(), "questions": training.stage_2()}
     folder = args.out / name
     shutil.rmtree(folder, ignore_errors=True)
-    model.half().save_pretrained(folder)
-    processor.save_pretrained(folder)
+    if name.startswith("llava"):
+        training.model.set_attn_implementation("sdpa")
+    training.model.half().cpu().save_pretrained(folder)
+    training.processor.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     return {
         "seed": args.seed,
-        "steps": {"vision": args.steps["vision"], "answers": args.steps[name]},
+        "recipe": {"name": args.recipe, "key": recipe.key, **vars(recipe)},
         "pool": {"scenes": len(data), "seed": POOL_SEED},
-        "minutes": {"vision": round(vision_minutes, 1), "answers": round(minutes, 1)},
-        "hardware": hardware(),
+        "minutes": {stage: round(value, 1) for stage, value in minutes.items()},
+        "hardware": hardware(args.device),
         "versions": {p: version(p) for p in ("torch", "transformers", "tokenizers", "numpy")},
     }
 
@@ -116,34 +139,35 @@ def evaluation_items(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipe", choices=RECIPES, default=CHOSEN)
+    parser.add_argument("--steps", type=int, nargs=2, help="of stages 1 and 2, not the recipe's")
+    parser.add_argument("--pool", type=int, default=POOL_SIZE, help="scenes to learn from")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "checkpoints")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "embedded")
     parser.add_argument("--cache", type=Path, default=ROOT / "_build" / "training")
-    parser.add_argument("--only", choices=NAMES, action="append", help="one model, not all")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the budget, to try it out")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches")
+    parser.add_argument("--only", choices=evaluation.CLASSES, action="append", help="one model")
     parser.add_argument("--fresh", type=int, default=0, help="evaluate on N new scenes a family")
+    parser.add_argument("--no-evaluation", action="store_true", help="only train")
     parser.add_argument("--evaluate", action="store_true", help="only evaluate the saved files")
     parser.add_argument("--card", action="store_true", help="only write the model card")
     args = parser.parse_args()
-    args.steps = {name: max(1, round(n * args.scale)) for name, n in STEPS.items()}
     torch.set_num_threads(1)
-    shortcuts.keep_memory()
+    memory.keep()
     if args.card:
         card.write(args.out)
         return
-    if not args.evaluate:
-        data = pool.load_pool(round(POOL_SIZE * args.scale), POOL_SEED, args.cache)
-        log(f"pool of {len(data)} scenes")
-    items = evaluation_items(args)
-    for name in args.only or NAMES:
-        folder = args.out / name
-        path = folder / "metrics.json"
-        metrics = {} if not args.evaluate else json.loads(path.read_text())
+    for name in args.only or evaluation.CLASSES:
+        path = args.out / name / "metrics.json"
+        metrics = json.loads(path.read_text()) if args.evaluate else {}
         if not args.evaluate:
-            metrics["training"] = train(name, data, args)
-        metrics["results"] = evaluation.evaluate(folder, items)
+            recipe = RECIPES[args.recipe].of(name, args.steps)
+            metrics["training"] = train(name, recipe, args)
+        if not args.no_evaluation:
+            metrics["results"] = evaluation.evaluate(args.out / name, evaluation_items(args))
+            report(name, metrics["results"])
         path.write_text(json.dumps(metrics, indent=1) + "\n")
-        report(name, metrics["results"])
 
 
 if __name__ == "__main__":

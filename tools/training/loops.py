@@ -1,55 +1,62 @@
-"""The three training runs: the vision tower on patches, then each model on questions."""
+"""The training runs: the vision tower on patches, then each model on questions."""
 
 import math
+import os
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
 
-from tools.training import models
+from tools.training import batches, forward, models
 from tools.training.pool import HEADS, IGNORED
-from tools.training.questions import QUESTIONS_PER_IMAGE, draw_batch, mixture
-from tools.training.shortcuts import LEAN_ATTENTION, blip_shortcuts
+from tools.training.recipes import WEIGHT_DECAY
 
-BATCH = 64
 LEARNING_RATE = 1e-3
 VISION_RATE = 0.3  # of the learning rate, once the tower is trained on patches
-WARM_UP, HOLD = 0.05, 0.5  # parts of the steps; then a cosine down to FLOOR
+WARM_UP, HOLD = 0.05, 0.4  # parts of the steps; then a cosine down to FLOOR
 FLOOR = 0.02
-STOP_WEIGHT = 0.1  # of the end-of-answer token, which generate() needs
-MASKED = -1e9
+STOP_WEIGHT = 0.1  # of the token that ends an answer, which generate() needs
+SHIFT = 3  # pixels by which pictures are moved
 NOISY, MOST_NOISE = 0.5, 4.0  # share of noisy images; their largest noise in standard deviations
+LOG_EVERY, SAVE_EVERY = 100, 500  # steps
 
 
 def to_tensor(pixels):
-    """float32 (n, 3, 96, 96): `pixels` (n, 96, 96, 3) uint8 as the processors normalise them."""
-    scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    """float32 (n, 3, size, size): a tensor (n, size, size, 3) uint8 as the processors normalise it."""
+    scaled = pixels.permute(0, 3, 1, 2).float() / 255
     return (scaled - models.PIXEL_MEAN) / models.PIXEL_STD
 
 
 def augment(pixels):
-    """Vary contrast, brightness and, little, tint: colours are answers and must stay."""
-    n = len(pixels)
-    gain = 1 + 0.1 * torch.randn(n, 1, 1, 1) + 0.04 * torch.randn(n, 3, 1, 1)
-    shift = 0.15 * torch.randn(n, 1, 1, 1) + 0.05 * torch.randn(n, 3, 1, 1)
-    return pixels * gain + shift
+    """Move the pictures a little; vary contrast, brightness and, less, tint.
+
+    Colours are answers and must stay.
+    """
+    n, size, device = len(pixels), pixels.shape[-1], pixels.device
+    x, y = torch.randint(2 * SHIFT + 1, (2,)).tolist()
+    moved = F.pad(pixels, (SHIFT,) * 4, mode="replicate")[:, :, y : y + size, x : x + size]
+    one, three = (n, 1, 1, 1), (n, 3, 1, 1)
+    gain = 1 + 0.1 * torch.randn(one, device=device) + 0.04 * torch.randn(three, device=device)
+    light = 0.15 * torch.randn(one, device=device) + 0.05 * torch.randn(three, device=device)
+    return moved * gain + light
 
 
 @contextmanager
-def noisy_embeddings(tower, seed):
+def noisy_embeddings(tower):
     """While open, half of the images get Gaussian noise on the embeddings of their patches.
 
     As `notice_lib.corruption.GaussianNoise` adds it, of a strength drawn between none and the most.
     """
-    generator = torch.Generator().manual_seed(seed)
 
     def add_noise(module, args, embeddings):
-        n = len(embeddings)
-        strength = torch.rand(n, 1, 1, generator=generator) * MOST_NOISE
-        strength = strength * (torch.rand(n, 1, 1, generator=generator) < NOISY)
-        noise = torch.randn(embeddings.shape, generator=generator)
+        n, device = len(embeddings), embeddings.device
+        strength = torch.rand(n, 1, 1, device=device) * MOST_NOISE
+        strength = strength * (torch.rand(n, 1, 1, device=device) < NOISY)
+        noise = torch.randn(embeddings.shape, device=device)
         noise[:, 0] = 0  # of the class token
         scale = embeddings.detach().float().std((1, 2), keepdim=True)
         return embeddings + (noise * strength * scale).to(embeddings)
@@ -61,204 +68,181 @@ def noisy_embeddings(tower, seed):
         handle.remove()
 
 
-def train_vision(pool, tower, steps, rng, log):
-    """Stage 1: `tower` predicts for each patch what it shows."""
-    sizes = [len(classes) for classes in HEADS.values()]
-    readout = torch.nn.Linear(models.HIDDEN, sum(sizes))
+def train_patches(pool, tower, states_of, steps, seed, fit):
+    """Stage 1: `tower` predicts for each patch what it shows. `states_of` is its forward pass."""
+    device = next(tower.parameters()).device
+    pixels = torch.from_numpy(np.asarray(pool.pixels)).to(device)
+    labels = {name: torch.from_numpy(np.asarray(a)).to(device) for name, a in pool.labels.items()}
+    readout = torch.nn.Linear(models.HIDDEN, sum(map(len, HEADS.values()))).to(device)
 
-    def loss():
-        chosen = rng.integers(len(pool), size=BATCH)
-        states = tower(augment(to_tensor(pool.pixels[chosen]))).last_hidden_state[:, 1:]
+    def loss(batch):
+        chosen = batch["images"].to(device)
+        states = states_of(tower, augment(to_tensor(pixels[chosen])))[:, 1:]
+        scores = readout(states).float().split([len(words) for words in HEADS.values()], -1)
         losses, hits = [], {}
-        for name, logits in zip(HEADS, readout(states).float().split(sizes, -1), strict=True):
-            target = torch.from_numpy(pool.labels[name][chosen])
+        for name, logits in zip(HEADS, scores, strict=True):
+            target = labels[name][chosen].long()
             known = target != IGNORED
-            if known.any():
-                losses.append(F.cross_entropy(logits[known], target[known]))
-                hits[name] = (logits[known].argmax(-1) == target[known]).tolist()
+            sums = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum")
+            losses.append(sums / known.sum().clamp(min=1))
+            hits[name] = ((logits.argmax(-1) == target) & known).sum(), known.sum()
         return sum(losses), hits
 
-    return _fit([(tower, 1.0), (readout, 1.0)], loss, steps, log)
+    return fit([(tower, 1.0), (readout, 1.0)], loss, batches.PatchBatches(pool, seed, steps))
 
 
-def train_blip(pool, model, tokenizer, steps, rng, log):
-    """Stage 2 for BLIP: cross-entropy of the answer."""
-    probabilities = mixture(pool)
+def train_questions(pool, parts, logits_of, dataset, fit):
+    """Stage 2: cross-entropy of the answers.
 
-    def loss():
-        batch = draw_batch(pool, BATCH, rng, probabilities)
-        states = model.vision_model(augment(to_tensor(batch.pixels))).last_hidden_state
-        ids = tokenizer([q.text for q in batch.questions]).input_ids
-        answers = _answer_ids(batch.questions, tokenizer, "")
-        total, hits = 0.0, {}
-        for members in _equal_lengths(ids):
-            images = members[:: _per_image(members)] // QUESTIONS_PER_IMAGE
-            question = model.text_encoder(
-                input_ids=torch.tensor([ids[i] for i in members]),
-                encoder_hidden_states=states[images],
-            ).last_hidden_state
-            start = torch.full((len(members),), model.decoder_start_token_id)
-            logits = model.text_decoder(
-                input_ids=torch.stack([start, answers[members, 0]], 1),
-                encoder_hidden_states=question,
-                use_cache=False,
-            ).logits
-            asked = [batch.questions[i] for i in members]
-            part, right = _answer_loss(logits, asked, answers[members], tokenizer.sep_token_id)
-            total = total + part * len(members) / len(ids)
-            _count(asked, right, hits)
-        return total, hits
-
-    parts = [(model.vision_model, VISION_RATE), (model.text_encoder, 1.0)]
-    parts += [(model.text_decoder, 1.0)]
-    with blip_shortcuts(model):
-        return _fit(parts, loss, steps, log)
-
-
-def train_llava(pool, model, tokenizer, steps, rng, log):
-    """Stage 2 for LLaVA: cross-entropy of the answer."""
-    probabilities = mixture(pool)
-    core = model.model
-    image_token = model.config.image_token_id
-    prefix = tokenizer(models.LLAVA_PROMPT).input_ids
-    prefix = torch.tensor(prefix[: prefix.index(image_token)])
-    before = core.vision_tower.config._attn_implementation
-    model.set_attn_implementation(LEAN_ATTENTION)
-
-    def loss():
-        batch = draw_batch(pool, BATCH, rng, probabilities)
-        prompts = [models.LLAVA_PROMPT.format(question=q.text) for q in batch.questions]
-        ids = [x[x.index(image_token) + 1 :] for x in tokenizer(prompts).input_ids]
-        answers = _answer_ids(batch.questions, tokenizer, "▁")
-        images = augment(to_tensor(batch.pixels))
-        logits = llava_logits(model, images, prefix, ids, answers[:, 0])
-        total, right = _answer_loss(logits, batch.questions, answers, tokenizer.eos_token_id)
-        hits = {}
-        _count(batch.questions, right, hits)
-        return total, hits
-
-    parts = [(core.vision_tower, VISION_RATE), (core.multi_modal_projector, 1.0)]
-    parts += [(core.language_model, 1.0), (model.lm_head, 1.0)]
-    try:
-        return _fit(parts, loss, steps, log)
-    finally:
-        model.set_attn_implementation(before)
-
-
-def llava_logits(model, images, prefix, questions, answers):
-    """Logits (n questions, 2, vocabulary) at the last token of each question and at its answer.
-
-    The questions on one image stand one after the other behind it, each blind to the others, so
-    that the image's tokens run through the language model once. `questions` are the token ids
-    after the image, image by image; padding at their end is seen by nothing that counts.
+    `parts` are modules and the factor of their learning rate; `logits_of(pixels, batch)` is the
+    model's forward pass.
     """
-    n_images = len(images)
-    per_image = len(questions) // n_images
-    lengths = torch.tensor([len(q) for q in questions])
-    width = int(lengths.max()) + 1
-    blocks = torch.zeros(len(questions), width, dtype=torch.long)
-    for row, question, answer in zip(blocks, questions, answers, strict=True):
-        row[: len(question)] = torch.tensor(question)
-        row[len(question)] = answer
+    device = next(parts[0][0].parameters()).device
+    pixels = torch.from_numpy(np.asarray(pool.pixels)).to(device)
+
+    def loss(batch):
+        kinds = np.array(batch["kinds"])
+        batch = {name: x.to(device) for name, x in batch.items() if name != "kinds"}
+        chosen, plain = pixels[batch["images"]], batch["plain"][:, None, None]
+        shown = torch.where(plain >= 0, plain, chosen).to(torch.uint8)
+        scores = logits_of(augment(to_tensor(shown)), batch).float().log_softmax(-1)
+        right = scores[:, 0].argmax(-1) == batch["answers"][:, 0]
+        hits = {}
+        for kind in np.unique(kinds):
+            of_kind = torch.from_numpy(kinds == kind).to(device)
+            hits[str(kind)] = (right & of_kind).sum(), of_kind.sum()
+        return answer_loss(scores, batch["answers"], batch["others"]), hits
+
+    return fit(parts, loss, dataset)
+
+
+def answer_loss(scores, answers, others):
+    """Cross-entropy of log-probabilities (n, tokens, vocabulary): the mean over words, then the end.
+
+    An answer and its `others` share the first token's probability where they differ.
+    """
+    there = answers >= 0
+    costs = -scores.gather(-1, answers.clamp(min=0)[..., None])[..., 0] * there
+    other = -scores[:, 0].gather(-1, others[:, None])[:, 0]
+    costs = torch.cat([((costs[:, 0] + other) / 2)[:, None], costs[:, 1:]], 1)
+    words = there.sum(1) - 1
+    is_end = torch.arange(answers.shape[1], device=answers.device) == words[:, None]
+    of_words = (costs * (there & ~is_end)).sum(1) / words
+    return (of_words + STOP_WEIGHT * (costs * is_end).sum(1)).mean()
+
+
+def blip_parts(model, vision_rate):
+    return [(model.vision_model, vision_rate), (model.text_encoder, 1.0), (model.text_decoder, 1.0)]
+
+
+def blip_logits(model):
+    """The forward pass of BLIP: (pixels, batch) to logits."""
+    return lambda pixels, batch: forward.blip_logits(
+        model, forward.blip_image(model.vision_model, pixels), batch
+    )
+
+
+def llava_parts(model, vision_rate):
     core = model.model
-    seen = core.vision_tower(images, output_hidden_states=True).hidden_states
-    seen = core.multi_modal_projector(seen[model.config.vision_feature_layer][:, 1:])
-    embed = model.get_input_embeddings()
-    head = embed(prefix).expand(n_images, -1, -1)
-    tail = embed(blocks).view(n_images, per_image * width, -1)
-    before = len(prefix) + seen.shape[1]
-    mask, positions = _packed_mask(before, per_image, width)
-    states = core.language_model(
-        inputs_embeds=torch.cat([head, seen.to(head.dtype), tail], 1),
-        attention_mask=mask.expand(n_images, -1, -1, -1),
-        position_ids=positions.expand(n_images, -1),
-        use_cache=False,
-    ).last_hidden_state
-    states = states[:, before:].reshape(len(questions), width, -1)
-    rows = torch.arange(len(questions))
-    return model.lm_head(torch.stack([states[rows, lengths - 1], states[rows, lengths]], 1))
+    parts = [(core.vision_tower, vision_rate), (core.multi_modal_projector, 1.0)]
+    return [*parts, (core.language_model, 1.0), (model.lm_head, 1.0)]
 
 
-def _packed_mask(before, blocks, width):
-    """Additive mask (1, 1, t, t), causal and blind between blocks, and positions (1, t)."""
-    total = before + blocks * width
-    block = torch.arange(blocks).repeat_interleave(width)
-    block = torch.cat([torch.full((before,), -1), block])
-    visible = (block[None] == -1) | (block[None] == block[:, None])
-    visible &= torch.ones(total, total, dtype=torch.bool).tril()
-    mask = torch.zeros(total, total).masked_fill(~visible, MASKED)
-    positions = torch.cat([torch.arange(before), before + torch.arange(width).repeat(blocks)])
-    return mask[None, None], positions[None]
+def llava_logits(model, tokenizer):
+    """The forward pass of LLaVA: (pixels, batch) to logits."""
+    ids = tokenizer(models.LLAVA_PROMPT).input_ids
+    before = torch.tensor(ids[: ids.index(model.config.image_token_id)], device=model.device)
+
+    def logits(pixels, batch):
+        seen = forward.clip_image(model.model.vision_tower, pixels)[:, 1:]
+        return forward.llava_logits(model, model.model.multi_modal_projector(seen), batch, before)
+
+    return logits
 
 
-def _equal_lengths(ids):
-    """Arrays of question numbers: equal token length, and equally many on each of their images."""
-    groups = {}
-    for start in range(0, len(ids), QUESTIONS_PER_IMAGE):
-        by_length = {}
-        for i in range(start, start + QUESTIONS_PER_IMAGE):
-            by_length.setdefault(len(ids[i]), []).append(i)
-        for length, members in by_length.items():
-            groups.setdefault((length, len(members)), []).extend(members)
-    return [np.array(members) for members in groups.values()]
+class Fit:
+    """Minimises a loss with AdamW in bfloat16 autocast; goes on where it was stopped.
+
+    Called with `parts` (modules and the factors of their learning rates), a loss and a dataset of
+    batches, it returns the minutes taken. `path` is the file that it saves every SAVE_EVERY steps.
+    """
+
+    def __init__(self, path, seed, device, workers, log, weight_decay=WEIGHT_DECAY):
+        self.path, self.seed, self.device, self.workers, self.log = path, seed, device, workers, log
+        self.weight_decay = weight_decay
+
+    def __call__(self, parts, loss_and_hits, dataset):
+        steps, modules = len(dataset), torch.nn.ModuleList(module for module, _ in parts)
+        groups = [{"params": list(m.parameters()), "lr": LEARNING_RATE * f} for m, f in parts]
+        optimizer = torch.optim.AdamW(
+            groups, weight_decay=self.weight_decay, betas=(0.9, 0.98), fused=True
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
+        done, minutes = self._restore(modules, optimizer, schedule)
+        started, recent = time.time(), _Recent()
+        ahead = DataLoader(
+            Subset(dataset, range(done, steps)), batch_size=None, num_workers=self.workers
+        )
+        for step, batch in enumerate(ahead, done + 1):
+            torch.manual_seed(1_000_003 * self.seed + step)
+            with torch.autocast(self.device, dtype=torch.bfloat16):
+                loss, hits = loss_and_hits(batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            recent.add(loss, hits)
+            spent = minutes + (time.time() - started) / 60
+            if step % LOG_EVERY == 0 or step == steps:
+                self.log(f"step {step}/{steps} {spent:.1f} min {recent}")
+                recent = _Recent()
+            if step % SAVE_EVERY == 0 or step == steps:
+                self._save(modules, optimizer, schedule, step, spent)
+        minutes += (time.time() - started) / 60
+        self.log(f"{(steps - done) / (time.time() - started):.2f} steps a second")
+        return minutes
+
+    def _save(self, modules, optimizer, schedule, step, minutes):
+        parts = {"modules": modules, "optimizer": optimizer, "schedule": schedule}
+        state = {name: part.state_dict() for name, part in parts.items()}
+        partial = self.path.with_suffix(f".{os.getpid()}")
+        torch.save({**state, "step": step, "minutes": minutes}, partial)
+        partial.replace(self.path)
+
+    def _restore(self, modules, optimizer, schedule):
+        """The steps done before, and their minutes."""
+        if not self.path.exists():
+            return 0, 0.0
+        state = torch.load(self.path, map_location=self.device, weights_only=True)
+        for name, part in (("modules", modules), ("optimizer", optimizer), ("schedule", schedule)):
+            part.load_state_dict(state[name])
+        return state["step"], state["minutes"]
 
 
-def _per_image(members):
-    return int((members // QUESTIONS_PER_IMAGE == members[0] // QUESTIONS_PER_IMAGE).sum())
+class _Recent:
+    """Means of the loss and of the hits since the last line of the log."""
+
+    def __init__(self):
+        self.losses, self.hits = [], defaultdict(list)
+
+    def add(self, loss, hits):
+        self.losses.append(loss.detach())
+        for name, counts in hits.items():
+            self.hits[name].append(torch.stack(counts))
+
+    def __str__(self):
+        parts = [f"loss {torch.stack(self.losses).mean():.3f}"]
+        for name, counts in sorted(self.hits.items()):
+            right, n = torch.stack(counts).sum(0).tolist()
+            parts.append(f"{name} {right / max(n, 1):.3f}")
+        return " ".join(parts)
 
 
-def _answer_ids(questions, tokenizer, start):
-    """(n, 2): the token of the right and of the other answer."""
-    pairs = [(start + q.answer, start + q.other) for q in questions]
-    ids = tokenizer.convert_tokens_to_ids([word for pair in pairs for word in pair])
-    return torch.tensor(ids).view(-1, 2)
-
-
-def _answer_loss(logits, questions, answers, stop):
-    """Cross-entropy of logits (n, 2, vocabulary), the answer, then `stop`; and which are right."""
-    weight = torch.tensor([0.5 if q.kind == "neither" else 1.0 for q in questions])
-    right, other = answers.T
-    scores = logits[:, 0].float().log_softmax(-1)
-    rows = torch.arange(len(questions))
-    loss = -(weight * scores[rows, right] + (1 - weight) * scores[rows, other]).mean()
-    stopping = F.cross_entropy(logits[:, 1].float(), torch.full_like(right, stop))
-    return loss + STOP_WEIGHT * stopping, (scores.argmax(-1) == right).tolist()
-
-
-def _count(questions, right, hits):
-    """Add to `hits`, {kind: list of bool}, which of the questions were answered correctly."""
-    for question, correct in zip(questions, right, strict=True):
-        hits.setdefault(question.kind, []).append(correct)
-
-
-def _rate(step, steps):
+def rate(step, steps):
     """Factor of the learning rate: warm-up, constant, then a cosine."""
     part = (step + 1) / steps
     if part < WARM_UP:
         return part / WARM_UP
     falling = max(0.0, (part - HOLD) / (1 - HOLD))
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * falling))
-
-
-def _fit(parts, loss_and_hits, steps, log, every=100):
-    """Minimise with AdamW in bfloat16 autocast; `parts` are (module, rate factor). Minutes."""
-    groups = [{"params": list(m.parameters()), "lr": LEARNING_RATE * f} for m, f in parts]
-    parameters = [p for group in groups for p in group["params"]]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.05, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    started, recent = time.time(), {}
-    for step in range(1, steps + 1):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, hits = loss_and_hits()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        for name, values in {"loss": [loss.item()], **hits}.items():
-            recent.setdefault(name, []).extend(values)
-        if step % every == 0 or step == steps:
-            means = " ".join(f"{name} {np.mean(v):.3f}" for name, v in sorted(recent.items()))
-            log(f"step {step}/{steps} {(time.time() - started) / 60:.1f} min {means}")
-            recent = {}
-    return (time.time() - started) / 60

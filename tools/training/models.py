@@ -1,13 +1,14 @@
-"""The two miniature models: configurations, tokenizers, processors, and the shared vision tower.
+"""The two miniature models: configurations, tokenizers and processors.
 
-Both are plain Hugging Face classes at a small size. Images are 96 px in 8 x 8 patches of 12 px;
-hidden size 128; 4 vision layers; 6 layers of 8 heads on the language side (BLIP builds its question
-encoder and its answer decoder from one text configuration, so it has 6 of each).
+Both are plain Hugging Face classes at a small size: hidden size 128; 6 vision layers; 6 layers of 8
+heads on the language side (BLIP builds its question encoder and its answer decoder from one text
+configuration, so it has 6 of each). LLaVA sees fewer patches than BLIP, since each of them is a
+token of its language model.
 """
 
 import string
+from dataclasses import dataclass
 
-import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import Unigram
 from transformers import (
@@ -25,12 +26,25 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-IMAGE_SIZE = 96
-PATCH_SIZE = 12
-N_PATCHES = (IMAGE_SIZE // PATCH_SIZE) ** 2
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Square images of `image_size` pixels a side in patches of `patch_size` pixels a side."""
+
+    image_size: int
+    patch_size: int
+
+    @property
+    def side(self):
+        """Patches a side."""
+        return self.image_size // self.patch_size
+
+
+BLIP_GRID, LLAVA_GRID = Grid(128, 8), Grid(96, 8)
 HIDDEN = 128
 HEADS = 8
-VISION_LAYERS = 4
+VISION_LAYERS = 6
 TEXT_LAYERS = 6
 VISION_MLP = 512
 TEXT_MLP = 256
@@ -42,7 +56,7 @@ LLAVA_PROMPT = "USER: <image>\n{question} ASSISTANT:"
 _COMMON = """
     is are was the a an this that it and or not of in on at to with by what which who how where
     there do does person man woman thing feeling doing picture image state colour color shape
-    texture answer question yes no
+    texture answer question yes no beside like
 """
 COMMON_WORDS = tuple(_COMMON.split())
 
@@ -63,7 +77,7 @@ def build_blip_processor(words):
         additional_special_tokens=["[ENC]"],
         model_max_length=32,
     )
-    return BlipProcessor(BlipImageProcessorPil(**_image_settings()), tokenizer)
+    return BlipProcessor(BlipImageProcessorPil(**_image_settings(BLIP_GRID)), tokenizer)
 
 
 def build_llava_processor(words):
@@ -108,12 +122,12 @@ def build_llava_processor(words):
         model_max_length=256,
     )
     image_processor = CLIPImageProcessorPil(
-        **_image_settings(), crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+        **_image_settings(LLAVA_GRID), crop_size=_square(LLAVA_GRID.image_size)
     )
     return LlavaProcessor(
         image_processor,
         tokenizer,
-        patch_size=PATCH_SIZE,
+        patch_size=LLAVA_GRID.patch_size,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token="<image>",
@@ -121,7 +135,7 @@ def build_llava_processor(words):
 
 
 def build_blip(tokenizer):
-    """A freshly initialised BlipForQuestionAnswering for `tokenizer` (3.3 M parameters)."""
+    """A freshly initialised BlipForQuestionAnswering for `tokenizer` (3.7 M parameters)."""
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": HIDDEN,
@@ -144,8 +158,8 @@ def build_blip(tokenizer):
         "num_hidden_layers": VISION_LAYERS,
         "num_attention_heads": HEADS,
         "projection_dim": HIDDEN,
-        "image_size": IMAGE_SIZE,
-        "patch_size": PATCH_SIZE,
+        "image_size": BLIP_GRID.image_size,
+        "patch_size": BLIP_GRID.patch_size,
         "initializer_range": 0.02,  # the default, 1e-10, makes an untrained tower blind
     }
     config = BlipConfig(
@@ -166,9 +180,9 @@ def build_llava(tokenizer):
         num_hidden_layers=VISION_LAYERS,
         num_attention_heads=HEADS,
         projection_dim=HIDDEN,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
-        hidden_act="gelu",  # as in BLIP's tower, whose weights it takes
+        image_size=LLAVA_GRID.image_size,
+        patch_size=LLAVA_GRID.patch_size,
+        hidden_act="gelu",  # as in BLIP's tower
     )
     text = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -186,7 +200,7 @@ def build_llava(tokenizer):
         vision_config=vision,
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=N_PATCHES,
+        image_seq_length=LLAVA_GRID.side**2,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         pad_token_id=tokenizer.pad_token_id,
@@ -195,42 +209,16 @@ def build_llava(tokenizer):
     return LlavaForConditionalGeneration(config)
 
 
-@torch.no_grad()
-def copy_vision(source, target, pixels):
-    """Copy the weights of BLIP's vision tower `source` into the CLIP tower `target`.
-
-    The layers are the same. CLIP has no bias on its patches (it goes into the position embeddings)
-    and a LayerNorm before the first layer, which BLIP lacks: its gain and bias are set from the
-    embeddings of `pixels` (n, 3, 96, 96), so that it changes them as little as it can.
-    """
-    embeddings = target.embeddings
-    embeddings.patch_embedding.weight.copy_(source.embeddings.patch_embedding.weight)
-    embeddings.class_embedding.copy_(source.embeddings.class_embedding.flatten())
-    positions = source.embeddings.position_embedding[0].clone()
-    positions[1:] += source.embeddings.patch_embedding.bias
-    embeddings.position_embedding.weight.copy_(positions)
-    for ours, theirs in zip(target.encoder.layers, source.encoder.layers, strict=True):
-        weights = theirs.self_attn.qkv.weight.chunk(3)
-        biases = theirs.self_attn.qkv.bias.chunk(3)
-        for name, weight, bias in zip("qkv", weights, biases, strict=True):
-            projection = getattr(ours.self_attn, f"{name}_proj")
-            projection.weight.copy_(weight)
-            projection.bias.copy_(bias)
-        ours.self_attn.out_proj.load_state_dict(theirs.self_attn.projection.state_dict())
-        ours.layer_norm1.load_state_dict(theirs.layer_norm1.state_dict())
-        ours.layer_norm2.load_state_dict(theirs.layer_norm2.state_dict())
-        ours.mlp.load_state_dict(theirs.mlp.state_dict())
-    before = source.embeddings(pixels)
-    target.pre_layrnorm.weight.copy_(before.std(-1).mean().expand(HIDDEN))
-    target.pre_layrnorm.bias.copy_(before.mean().expand(HIDDEN))
-
-
-def _image_settings():
+def _image_settings(grid):
     return {
-        "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "size": _square(grid.image_size),
         "image_mean": [PIXEL_MEAN] * 3,
         "image_std": [PIXEL_STD] * 3,
     }
+
+
+def _square(side):
+    return {"height": side, "width": side}
 
 
 def _unique(words):

@@ -8,19 +8,20 @@ import hashlib
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from tools import scenes as renderer
-from tools.training.models import IMAGE_SIZE, N_PATCHES
 
 IGNORED = -100  # the label that cross-entropy leaves out
-ROLES = ("background", "subject", "object", "distractor")
+ROLES = ("background", "subject", "object")
 STATES = tuple(word for slot in renderer.SLOTS["states"] for word in renderer.VALUES[slot])
 THINGS = (*renderer.VALUES["subject"], *renderer.VALUES["object"], *renderer.NOUNS)
-# What stage 1 predicts for each patch.
+# What stage 1 predicts for each patch. No label says that something is a distractor: whether a head
+# avoids what the question does not ask for must be left to the questions.
 HEADS = {
     "role": ROLES,
     "thing": tuple(dict.fromkeys(THINGS)),
@@ -29,8 +30,8 @@ HEADS = {
     "emotion": renderer.VALUES["emotion"],
 }
 MIN_COVERAGE = 0.15  # part of a patch that a thing must cover to be what the patch shows
-DISTRACTORS = 0.35  # part of the scenes, of the families that have them, with a distractor
-SHARE = {"svo": 0.5, "states": 0.25, "faces": 0.25}  # part of the pool that each family has
+DISTRACTORS = 0.65  # part of the scenes, of the families that have them, with a distractor
+SHARE = {"svo": 0.4, "states": 0.45, "faces": 0.15}  # part of the pool that each family has
 
 
 def words():
@@ -41,9 +42,9 @@ def words():
 
 @dataclass(frozen=True)
 class Pool:
-    """Scenes with their pixels (n, 96, 96, 3) uint8 and patch labels {head: (n, 64) int64}.
+    """Scenes, their pixels (n, size, size, 3) uint8, patch labels {head: (n, patches) int16}.
 
-    `key` names what was rendered: the scenes, by this renderer.
+    `key` names what was rendered: the scenes, by this renderer, in this grid.
     """
 
     key: str
@@ -72,72 +73,69 @@ def what_shows(scene, role):
     """{head: word} for the patches of what has this role in the scene."""
     if scene.family == "faces":
         return {"emotion": renderer.value(scene)}
-    if scene.family == "states":
+    if scene.family == "states":  # two things differ in nothing but in what a question asks for
         if role == "distractor":
             return {"thing": scene.other, "state": scene.other_state}
         return {"thing": scene.noun, "state": scene.state}
     if role == "distractor":
         return {"thing": scene.idle}
-    return {"thing": getattr(scene, role), "verb": scene.verb}
+    return {"role": role, "thing": getattr(scene, role), "verb": scene.verb}
 
 
-def load_pool(n, seed, cache, workers=2):
+def load_pool(n, seed, grid, cache, workers=2):
     """The pool of `n` scenes with this `seed`, rendered by `workers` processes or from `cache`."""
     scenes = sample_scenes(n, seed)
-    key = _key(scenes)
-    path = Path(cache) / f"pool-{key}.npz"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = _render_all(scenes, workers)
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.npz")
-        np.savez(partial, **arrays)
-        partial.rename(path)
-    with np.load(path) as stored:
-        arrays = dict(stored)
-    pixels = arrays.pop("pixels")
-    return Pool(key, scenes, pixels, {name: a.astype(np.int64) for name, a in arrays.items()})
+    key = _key(scenes, grid)
+    folder = Path(cache) / f"pool-{key}"
+    if not folder.exists():
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+        partial.mkdir(parents=True)
+        for name, array in _render_all(scenes, grid, workers).items():
+            np.save(partial / f"{name}.npy", array)
+        partial.rename(folder)
+    arrays = {path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")}
+    return Pool(key, scenes, arrays.pop("pixels"), arrays)
 
 
-def _key(scenes):
-    """A name for what is rendered: the scenes, and the renderer with its art."""
-    digest = hashlib.sha256(repr(scenes).encode())
+def _key(scenes, grid):
+    """A name for what is rendered: the scenes, the grid, and the renderer with its art."""
+    digest = hashlib.sha256(repr((scenes, grid)).encode())
     for path in sorted(Path(renderer.__file__).parent.rglob("*")):
         if path.suffix in (".py", ".webp"):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def to_model_size(image):
-    """uint8 (96, 96, 3): `image` (192, 192, 3) as the processors resize it."""
-    small = Image.fromarray(image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
-    return np.array(small)
+def to_model_size(image, grid):
+    """uint8 (size, size, 3): `image` (192, 192, 3) as the processors resize it."""
+    size = (grid.image_size,) * 2
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
-def patch_labels(scene, masks):
-    """{head: (64,) int16}: the index of the word that each patch shows, or IGNORED."""
-    side = int(N_PATCHES**0.5)
-    names = [name for name in ROLES[1:] if name in masks]
+def patch_labels(scene, masks, side):
+    """{head: (patches,) int16}: the index of the word that each patch shows, or IGNORED."""
+    names = list(masks)
     cells = [masks[n].reshape(side, masks[n].shape[0] // side, side, -1) for n in names]
     coverage = np.stack([c.mean((1, 3)).ravel() for c in cells])
     winner = np.where(coverage.max(0) >= MIN_COVERAGE, coverage.argmax(0), -1)
-    labels = {head: np.full(N_PATCHES, IGNORED, np.int16) for head in HEADS}
-    labels["role"][winner < 0] = 0
+    labels = {head: np.full(side**2, IGNORED, np.int16) for head in HEADS}
+    labels["role"][winner < 0] = ROLES.index("background")
     for i, name in enumerate(names):
-        for head, word in {"role": name, **what_shows(scene, name)}.items():
+        for head, word in what_shows(scene, name).items():
             labels[head][winner == i] = HEADS[head].index(word)
     return labels
 
 
-def _render_one(scene):
+def _render_one(scene, grid):
     image, masks = renderer.render(scene)
-    return to_model_size(image), patch_labels(scene, masks)
+    return to_model_size(image, grid), patch_labels(scene, masks, grid.side)
 
 
-def _render_all(scenes, workers):
+def _render_all(scenes, grid, workers):
+    pixels = np.empty((len(scenes), grid.image_size, grid.image_size, 3), np.uint8)
+    labels = {head: np.empty((len(scenes), grid.side**2), np.int16) for head in HEADS}
     with ProcessPoolExecutor(workers) as executor:
-        rendered = executor.map(_render_one, scenes, chunksize=64)
-        pixels = np.empty((len(scenes), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-        labels = {head: np.empty((len(scenes), N_PATCHES), np.int16) for head in HEADS}
+        rendered = executor.map(_render_one, scenes, repeat(grid), chunksize=64)
         for i, (image, patches) in enumerate(rendered):
             pixels[i] = image
             for head, values in patches.items():

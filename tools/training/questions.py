@@ -1,42 +1,42 @@
 """Questions about scenes, as the models are asked them in training.
 
-Besides plain questions (one option is true) there are lures (the other option is in the picture,
-in another role), "neither" questions (no option is true: both are equally good answers) and blank
-pictures (likewise). Without "neither" questions a model does not read the options at all: it
-names what it sees.
+The evaluated questions offer two options ("choice"). The other kinds are for training only: with
+them, an answer cannot be found by matching one option's word with the picture. Of the choices, some
+are lures (the other option is in the picture, in another role) and some have no true option (both
+are then equally good answers); blank pictures have none either. Without those a model does not read
+the options at all: it names what it sees.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
 from tools import scenes as renderer
+from tools.scenes.states import is_heldout
 
 QUESTIONS_PER_IMAGE = 3
-NEITHER = 0.2  # part of the questions of which no option is true
+NEITHER = 0.2  # part of the choices of which no option is true
 STRANGER = 0.4  # part of those that are worded for another scene
-LURE = 0.8  # part of the questions on a distractor that offer it as the other option
-BLANK = 0.05  # part of the images that are one plain colour
-# Parts of a batch, by family and whether there is a distractor. Which of two things is in which
-# state is the hardest to learn, so those scenes come more often than in the pool.
-MIX = {
-    ("svo", False): 0.22,
-    ("svo", True): 0.13,
-    ("states", False): 0.2,
-    ("states", True): 0.33,
-    ("faces", False): 0.12,
+LURE = 0.8  # part of the choices on a distractor that offer it as the other option
+OPEN = {
+    "subject": "What is {verb} the {object}?",
+    "verb": "What is the {subject} doing to the {object}?",
+    "object": "What is the {subject} {verb}?",
+    "emotion": "What is this person feeling?",
 }
+OPEN_STATE = "What is this {noun} like?"
+CAPTION = "What is in this picture?"
 
 
 @dataclass(frozen=True)
 class Question:
-    """`text` offers `answer` and `other`. In the kind "neither", each of them is half right."""
+    """`text` asks for `answer`. If `other` is not "", it is an equally good answer.
+
+    A caption has several words, every other answer has one.
+    """
 
     text: str
     answer: str
-    other: str
     kind: str
+    other: str = ""
 
 
 def slots_asked(scene):
@@ -53,8 +53,17 @@ def askable(scene, slot, words):
     return [w for w in sorted(words) if renderer.replace(scene, slot, w).split == "seen"]
 
 
-def ask(scene, slot, rng, stranger=None):
-    """One Question on `slot` of `scene`; `stranger` may lend its wording to a "neither" one."""
+def ask(scene, slot, kind, rng, stranger=None):
+    """One Question of a kind in KINDS on `slot` of `scene`, or a choice where that kind cannot be.
+
+    `stranger`, a scene, may lend its wording to a choice between two false options.
+    """
+    asked = KINDS[kind](scene, slot, rng) if kind != "choice" else None
+    return asked or choice(scene, slot, rng, stranger)
+
+
+def choice(scene, slot, rng, stranger=None):
+    """A question with two options."""
     if rng.random() < NEITHER:
         worded = stranger if stranger is not None and rng.random() < STRANGER else scene
         absent = askable(worded, slot, renderer.options(scene, slot))
@@ -64,58 +73,93 @@ def ask(scene, slot, rng, stranger=None):
     lures = askable(scene, slot, renderer.shown(scene, slot) - {answer})
     lured = bool(lures) and rng.random() < LURE
     offered = lures if lured else askable(scene, slot, renderer.options(scene, slot))
-    other = offered[rng.integers(len(offered))]
-    kind = f"{scene.family}+lure" if lured else scene.family
-    return Question(_wording(scene, slot, answer, other, rng), answer, other, kind)
+    words = _shuffled([answer, offered[rng.integers(len(offered))]], rng)
+    kind = f"{scene.family} lure" if lured else scene.family
+    return Question(renderer.question(scene, slot, *words), answer, kind)
 
 
-def ask_blank(scene, slot, rng):
-    """A Question on a picture that shows nothing, worded for `scene`."""
+def blank(scene, slot, rng):
+    """A choice on a picture that shows nothing, worded for `scene`."""
     others = askable(scene, slot, renderer.options(scene, slot))
     return _undecided(scene, slot, [renderer.value(scene, slot), *others], rng)
 
 
+def three(scene, slot, rng):
+    """A question with three options."""
+    answer = renderer.value(scene, slot)
+    shown = renderer.shown(scene, slot) - {answer}
+    offered = askable(scene, slot, {*renderer.options(scene, slot), *shown})
+    if len(offered) < 2:
+        return None
+    words = _shuffled([answer, *rng.choice(offered, 2, replace=False)], rng)
+    comma = ", the " if slot in ("subject", "object") else ", "
+    text = renderer.question(scene, slot, comma.join(words[:2]), words[2])
+    return Question(text, answer, "three")
+
+
+def beside(scene, slot, rng):
+    """A choice about a thing that is named by what stands beside it and its state."""
+    if scene.family != "states" or not scene.other:
+        return None
+    plain = choice(scene, slot, rng)
+    thing = f"this {scene.noun}"
+    described = f"the {scene.noun} beside the {scene.other_state} {scene.other}"
+    return Question(plain.text.replace(thing, described), plain.answer, "beside", plain.other)
+
+
+def which(scene, slot, rng):
+    """Which of two things in the picture is in a state, or takes part in the action."""
+    if scene.family == "states" and scene.other and not is_heldout(scene.other, scene.state):
+        first, second = _shuffled([scene.noun, scene.other], rng)
+        return Question(f"Which is {scene.state}, the {first} or the {second}?", scene.noun, "which")
+    if scene.family == "svo" and slot == "subject":
+        lures = askable(scene, slot, renderer.shown(scene, slot) - {scene.subject})
+        if lures:
+            first, second = _shuffled([scene.subject, lures[0]], rng)
+            text = f"Which is {scene.verb} the {scene.object}, the {first} or the {second}?"
+            return Question(text, scene.subject, "which")
+    return None
+
+
+def open_question(scene, slot, rng):
+    """A question without options."""
+    wording = OPEN_STATE if scene.family == "states" else OPEN[slot]
+    return Question(wording.format(**vars(scene)), renderer.value(scene, slot), "open")
+
+
+def caption(scene, slot, rng):
+    """What the whole picture shows; two things are named from left to right."""
+    return Question(CAPTION, described(scene), "caption")
+
+
+def described(scene):
+    """A caption of a scene, of words that are options of questions, and "and" and "person"."""
+    if scene.family == "faces":
+        return f"{scene.expression} person"
+    if scene.family == "svo":
+        action = f"{scene.subject} {scene.verb} {scene.object}"
+        return f"{action} and {scene.idle}" if scene.idle else action
+    things = [(scene.x, f"{scene.state} {scene.noun}")]
+    if scene.other:
+        things.append((scene.other_x, f"{scene.other_state} {scene.other}"))
+    return " and ".join(thing for _, thing in sorted(things))
+
+
+KINDS = {
+    "choice": choice,
+    "three": three,
+    "beside": beside,
+    "which": which,
+    "open": open_question,
+    "caption": caption,
+}
+
+
 def _undecided(scene, slot, words, rng):
     answer, other = (str(word) for word in rng.choice(words, 2, replace=False))
-    return Question(_wording(scene, slot, answer, other, rng), answer, other, "neither")
+    options = _shuffled([answer, other], rng)
+    return Question(renderer.question(scene, slot, *options), answer, "neither", other)
 
 
-def _wording(scene, slot, answer, other, rng):
-    first, second = (answer, other) if rng.random() < 0.5 else (other, answer)
-    return renderer.question(scene, slot, first, second)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """`pixels` (n, 96, 96, 3) uint8 and QUESTIONS_PER_IMAGE questions on each, image by image."""
-
-    pixels: np.ndarray
-    questions: list
-
-
-def mixture(pool):
-    """Probability of each scene of `pool`, so that batches have the proportions of MIX."""
-    kinds = [(s.family, len(renderer.shown(s, renderer.slot_of(s))) > 1) for s in pool.scenes]
-    counts = Counter(kinds)
-    weights = np.array([MIX[kind] / counts[kind] for kind in kinds])
-    return weights / weights.sum()
-
-
-def draw_batch(pool, size, rng, probabilities):
-    """A random Batch of `size` images of `pool`."""
-    chosen = rng.choice(len(pool), size=size, p=probabilities)
-    pixels = pool.pixels[chosen]
-    last_of_kind, questions = {}, []
-    for i, index in enumerate(chosen):
-        scene = pool.scenes[index]
-        blank = rng.random() < BLANK
-        if blank:
-            plain = rng.random() < 0.5
-            pixels[i] = rng.choice([0, 128, 255]) if plain else rng.integers(256, size=3)
-        for slot in slots_asked(scene):
-            if blank:
-                questions.append(ask_blank(scene, slot, rng))
-            else:
-                questions.append(ask(scene, slot, rng, last_of_kind.get(slot)))
-                last_of_kind[slot] = scene
-    return Batch(pixels, questions)
+def _shuffled(words, rng):
+    return [str(word) for word in rng.permutation(words)]
