@@ -126,6 +126,10 @@ def test_masks_of_a_turned_photograph_are_upright(photos, tmp_path):
             [ROWS[0], ("0.png", "blue", "bottle", "colour")],
             "line 3: .*line 2 labels .* 'red' and 'bottle'",
         ),
+        (
+            [ROWS[0], ("0.png", "red", "shoe", "colour")],
+            "line 3: .*line 2 labels .* 'red' and 'bottle'",
+        ),
         ([("0.png", "red", "a,b", "colour")], "line 2: it has 5 fields, but the table has 4"),
         ([("0.png", "red")], "line 2: it has 2 fields, but the table has 4"),
         ([ROWS[0], ROWS[2]], "No image has a partner among 2 usable ones of 2"),
@@ -296,6 +300,14 @@ def test_answers_may_have_another_unicode_form_than_the_prompt(photos):
     row = ("0.png", "1.png", decomposed, "crème", unicodedata.normalize("NFD", "rosé"))
     built = read_pairs(pairs_table(photos, row))
     assert built.pairs.slots == {"attribute": ("crème", "rosé")}
+
+
+def test_answers_are_spelled_as_the_prompt_writes_them(photos):
+    """Other letters are other tokens, and the mirrored prompt must not have them either."""
+    built = read_pairs(pairs_table(photos, ("0.png", "1.png", "Is it red or BLUE?", "Red", "Blue")))
+    assert built.pairs.slots == {"attribute": ("BLUE", "red")}
+    assert {pair.prompt for pair in built.pairs} == {"Is it red or BLUE?", "Is it BLUE or red?"}
+    assert {pair.correct for pair in built.pairs} == {"red", "BLUE"}
 
 
 def test_damaged_images_of_pairs_are_left_out(photos):

@@ -197,7 +197,17 @@ def test_a_byte_order_mark_is_no_part_of_a_name(stored):
     assert [pair.pair_id for pair in PairSet.load(stored)] == ["p1", "p2"]
 
 
-@pytest.mark.parametrize("settings", [{}, {"sep": ";"}, {"sep": "\t"}, {"index": False}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"sep": ";"},
+        {"sep": "\t"},
+        {"index": False},
+        {"quoting": csv.QUOTE_ALL},
+        {"quoting": csv.QUOTE_NONNUMERIC, "index": False, "sep": ";"},
+    ],
+)
 def test_a_table_that_pandas_saved_again_is_the_same_set(stored, settings):
     usual = PairSet.load(stored)
     table = pd.read_csv(stored / "pairs.csv").iloc[:, ::-1]
@@ -207,6 +217,14 @@ def test_a_table_that_pandas_saved_again_is_the_same_set(stored, settings):
     with warnings.catch_warnings(record=True) as told:
         assert PairSet.load(stored) == usual
     assert len(told) == ("sep" in settings)
+
+
+def test_answers_are_spelled_as_the_prompt_writes_them(stored):
+    """Other letters are other tokens than those of the options that a model is offered."""
+    usual = PairSet.load(stored)
+    rewrite(stored, lambda row: row | {"correct": row["correct"].title()})
+    assert "Red" in (stored / "pairs.csv").read_text(encoding="utf-8")
+    assert PairSet.load(stored) == usual
 
 
 def test_a_table_that_a_spreadsheet_saved_again_is_the_same_set(stored):

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import http.server
 import random
 import shutil
@@ -298,6 +299,7 @@ def test_images_are_found_by_names_of_one_kind(build, tmp_path, images, kind):
         ("001/000.webp", "001/001.webp"),
         ("positive/000001000.jpg", "negative/000001001.jpg"),
         ("batch 1/1000.jpg", "batch 2/1001.jpg"),
+        ("00001/000001000.jpg", "00002/000001001.jpg"),
         ("girl.jpg", "sub/dog.webp"),
         ("a/girl.png", "b/dog.png"),
     ],
@@ -311,6 +313,57 @@ def test_images_are_found_in_folders_and_with_zeros(build, tmp_path, images, nam
     assert [pair.clean_image for pair in built.pairs] == [folder / names[0]] * 2 + [
         folder / names[1]
     ] * 2
+
+
+def test_the_number_nought_may_have_zeros_before_it(build, tmp_path, images):
+    for i in (0, 1):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        shutil.copy(images / f"{i}.png", tmp_path / "images" / f"00{i}.jpg")
+    built = build({}, folder=tmp_path / "images")
+    assert {pair.clean_image.name for pair in built.pairs} == {"000.jpg", "001.jpg"}
+
+
+def test_the_end_of_a_number_is_not_taken_for_the_whole(build, tmp_path, images):
+    """`001/000.png` is the image 1000, whose digits are spread over folders, and not 0."""
+    (tmp_path / "images" / "001").mkdir(parents=True)
+    for i in (0, 1):
+        shutil.copy(images / f"{i}.png", tmp_path / "images" / "001" / f"00{i}.png")
+    with pytest.raises(NoticeError, match="has none of the 2 images"):
+        build({}, folder=tmp_path / "images")
+
+
+def write_downloads(folder: Path, images: Path, addresses) -> None:
+    """A folder as img2dataset writes it, with files that are named by their rows."""
+    (folder / "00000").mkdir(parents=True)
+    for row, address in enumerate(addresses):
+        shutil.copy(images / f"{row}.png", folder / "00000" / f"{row:09}.jpg")
+        told = {"url": address, "key": f"{row:09}", "status": "success"}
+        (folder / "00000" / f"{row:09}.json").write_text(json.dumps(told))
+
+
+def test_an_address_beside_an_image_counts_and_its_name_does_not(build, tmp_path, images):
+    write_downloads(tmp_path / "images", images, [ROW["neg_url"], ROW["pos_url"]])
+    built = build({}, folder=tmp_path / "images")
+    shown = {pair.correct: pair.clean_image.name for pair in built.pairs}
+    assert shown == {"girl": "000000001.jpg", "dog": "000000000.jpg"}
+
+
+@pytest.mark.parametrize("place", ["", "00000"])
+def test_images_of_other_addresses_are_not_taken_by_their_names(build, tmp_path, images, place):
+    folder = tmp_path / "images"
+    write_downloads(folder, images, ["http://example.invalid/x.png", "http://example.invalid/y"])
+    with pytest.raises(NoticeError, match="has none of the 2 images .* beside a JSON file with"):
+        build({}, folder=folder / place)
+
+
+@pytest.mark.parametrize("told", ["[]", "{", '{"url": null}', '{"url": 3}', "[" * 99_999, "\xff"])
+def test_a_file_beside_an_image_that_tells_no_address_changes_nothing(
+    build, tmp_path, images, told
+):
+    shutil.copytree(images, tmp_path / "images")
+    for i in (0, 1):
+        (tmp_path / "images" / f"{i}.json").write_bytes(told.encode("latin-1"))
+    assert len(build({}, folder=tmp_path / "images").pairs) == 4
 
 
 def test_a_folder_that_has_none_says_what_was_looked_for(build, tmp_path, images):

@@ -13,7 +13,7 @@ from ..errors import NoticeError
 from ..pairs.files import whole
 from ..pairs.folders import Folder
 from ..pairs.masks import check_masks
-from ..pairs.prompts import option_spans, replace_options
+from ..pairs.prompts import option_spans, replace_options, spelled
 from ..pairs.tables import Row, column_names, read_table
 from .build import Built, Source
 from .image_files import an_example, check_files, short
@@ -133,7 +133,8 @@ def read_pairs(
 ) -> Built:
     """Pairs from a table of pairs: two images, a prompt, and the answer that is true of each.
 
-    A prompt offers both answers with "or" in between. The other direction and the other order of
+    A prompt offers both answers with "or" in between, and they are spelled as it writes them, in
+    its upper or lower case. The other direction and the other order of
     the options are made from it, so rows that say the same again are left out; so are rows whose
     images do not decode, or are the same. All are counted.
 
@@ -234,6 +235,7 @@ def _scene(where: str, row: Row, folder: Folder, task: str) -> Scene:
         spans = option_spans(prompt, correct, incorrect)
     except NoticeError as error:
         raise NoticeError(f"{where}: {error}") from None
+    correct, incorrect = spelled(prompt, spans)
     other = replace_options(prompt, spans, incorrect, correct)
     clean, corrupt = (
         _file(where, row, name, folder) if _optional(row, name) else None

@@ -45,6 +45,11 @@ def option_spans(prompt: str, correct: str, incorrect: str) -> OptionSpans:
     return OptionSpans(a, b, middle)
 
 
+def spelled(prompt: str, spans: OptionSpans) -> tuple[str, str]:
+    """The correct and the incorrect option as the prompt writes them, in its upper or lower case."""
+    return prompt[slice(*spans.correct)], prompt[slice(*spans.incorrect)]
+
+
 def replace_options(prompt: str, spans: OptionSpans, correct: str, incorrect: str) -> str:
     """The prompt with other words in the places of the two options."""
     edits = sorted([(spans.correct, correct), (spans.incorrect, incorrect)], reverse=True)
