@@ -46,7 +46,7 @@ def option_spans(prompt: str, correct: str, incorrect: str) -> OptionSpans:
 
 
 def spelled(prompt: str, spans: OptionSpans) -> tuple[str, str]:
-    """The correct and the incorrect option as the prompt writes them, in its upper or lower case."""
+    """The correct and the incorrect option in the prompt's own upper or lower case."""
     return prompt[slice(*spans.correct)], prompt[slice(*spans.incorrect)]
 
 
