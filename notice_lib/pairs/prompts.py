@@ -5,6 +5,7 @@ tokenizer's offsets, so no code ever counts words.
 """
 
 import re
+import unicodedata
 from typing import NamedTuple
 
 from ..errors import NoticeError
@@ -56,6 +57,15 @@ def replace_options(prompt: str, spans: OptionSpans, correct: str, incorrect: st
     for (start, end), word in edits:
         prompt = prompt[:start] + word + prompt[end:]
     return prompt
+
+
+def visible(text: str) -> str:
+    """A text in Unicode's composed form, without signs that show nothing (category Cf).
+
+    A zero-width space or a soft hyphen within a word is another word to a tokenizer.
+    """
+    shown = (letter for letter in text if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFC", "".join(shown))
 
 
 def words_of(prompt: str) -> set[str]:

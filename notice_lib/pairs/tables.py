@@ -128,9 +128,8 @@ def _header(file: TextIO) -> tuple[str, list[str], bool, int]:
                 csv.reader([line], delimiter=tried, skipinitialspace=True, strict=True), []
             )
         except csv.Error as error:
-            refused[tried] = (
-                error  # Names in quotation marks are well-formed for one delimiter only.
-            )
+            # Names in quotation marks are well-formed for one delimiter only.
+            refused[tried] = error
             continue
         if len(cells) > len(names):
             delimiter, names = tried, [name.strip() for name in cells]
