@@ -5,7 +5,7 @@ import pytest
 
 from notice_lib import NoticeError
 from notice_lib.heads import chance
-from notice_lib.heads.chance import universal_by_labels
+from notice_lib.heads.chance import null_flips, universal_by_flips, universal_by_labels
 from tests.test_selection import SIX, conditions
 
 
@@ -50,6 +50,35 @@ def test_flips_are_of_whole_scenes():
     found = chance(table, draws=300).set_index("kind").loc["vision"]
     assert found["universal"] == 32
     assert 0 < found["p"] < 0.1
+
+
+@pytest.mark.parametrize("heads", [48, 144, 256, 1024])
+def test_a_lone_head_can_be_found_among_as_many_heads_as_real_models_have(heads):
+    """In the data and in the null alike: else chance would look smaller than it is."""
+    rng = np.random.default_rng(0)
+    effects = [rng.normal(0, 1, (24, heads)) for _ in range(3)]
+    for values in effects:
+        values[:, -1] += 20
+    assert universal_by_flips(effects, [0.1] * 3, null_flips(heads)) == 1
+
+
+def test_the_tested_rule_asks_for_a_size_a_sign_and_a_correction():
+    rng = np.random.default_rng(0)
+    size = [np.full((24, 8), 0.02) + rng.normal(0, 1e-4, (24, 8)) for _ in range(2)]
+    assert universal_by_flips(size, [0.01, 0.01], 1999) == 8
+    assert universal_by_flips(size, [0.03, 0.03], 1999) == 0
+    assert universal_by_flips([size[0], -size[1]], [0.01, 0.01], 1999) == 0
+    noise = [rng.normal(0, 1, (24, 2000))]
+    assert universal_by_flips(noise, [0.0], 1999) == 0  # of 2,000 p-values about 100 are below .05
+
+
+def test_the_minimum_is_a_fraction_of_the_total_effect():
+    """The total effect is 10 logits: .02 logits in every scene are sure and too small to count."""
+    planted = {name: np.zeros(32) for name in SIX}
+    for name in SIX:
+        planted[name][3] = 0.02
+    table = conditions(planted, scenes=30, spread=1e-3)
+    assert (chance(table, draws=20)["universal"] == 0).all()
 
 
 def test_other_rules_have_no_null(one_universal):

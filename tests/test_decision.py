@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from notice_lib import NoticeError, load_pairs
 from notice_lib.heads.decision import (
@@ -41,8 +41,8 @@ def test_a_finding_names_the_best_candidate_and_its_hardest_condition():
     assert found.best == "c1, svo, subject" and found.passing == 1 and found.tests == 6
     assert found.estimate == pytest.approx(values.mean())
     assert found.low < found.estimate < found.high
-    # 6 candidates x 2 conditions: t(1 - .05 / 12, 19 degrees of freedom) = 2.9435
-    half = 2.9435 * values.std(ddof=1) / 20**0.5
+    # Both ends, 6 candidates, 2 conditions: t(1 - .05 / 2 / 12, 19 degrees of freedom) = 3.2431
+    half = t.ppf(1 - 0.05 / 24, 19) * values.std(ddof=1) / 20**0.5
     assert found.high - found.estimate == pytest.approx(half, rel=1e-3)
 
 
@@ -70,6 +70,28 @@ def test_groups_with_too_few_scenes_are_left_out_and_named():
     found = decide([small, large], 2.0)
     assert found.verdict == "seen" and found.left_out == ("small",)
     assert found.tests == 4 and found.scenes == 30
+
+
+def test_nothing_is_not_seen_while_a_group_is_open():
+    """Eight scenes with a clear effect, beside a large group that has none."""
+    large = group([0] * 4, n=60, spread=0.1, minimum=1.0, name="large")
+    small = group([5.0] * 40, n=8, spread=0.1, minimum=1.0, name="small")
+    assert decide([large], 2.0).verdict == "not seen"
+    found = decide([large, small], 2.0)
+    assert found.verdict == "undecided" and found.left_out == ("small",)
+
+
+def test_an_absence_takes_more_scenes_the_more_candidates_it_is_about():
+    def needed(candidates, delta):
+        return decide([group([0.0] * candidates, n=40, minimum=1.0)], delta).needed
+
+    assert needed(8, 0.0) > needed(1, 0.0)
+    # Every group must show an absence, one is enough for a presence.
+    tight, wide = group([0.0], n=4, spread=0.5, minimum=1), group([0.0], n=4, spread=5, minimum=1)
+    alone = {one: [decide([one_group], delta).needed for one_group in (tight, wide)]
+             for one, delta in (("absence", 0.0), ("presence", 2.0))}  # fmt: skip
+    assert decide([tight, wide], 0.0).needed >= max(alone["absence"])
+    assert decide([tight, wide], 2.0).needed < max(alone["presence"])
 
 
 @pytest.mark.parametrize("others", [[], [-2.0, -2.0, -2.0, -2.0]])
@@ -118,6 +140,23 @@ def test_halves_are_even_and_do_not_depend_on_the_order_of_rows():
     assert (abs(counts["A"] - counts["B"]) <= 1).all()
     mixed = table.sample(frac=1, random_state=0)
     assert half_of(mixed).sort_index().equals(half)
+
+
+def test_halves_are_those_of_the_names_hashes():
+    """By hand: the hashes of d, c, b and a begin with 18, 2e, 3e and ca."""
+    table = pd.DataFrame({"task": "t", "slot": "s", "scene_id": list("abcd")})
+    assert half_of(table).tolist() == ["B", "A", "B", "A"]
+
+
+def test_a_scene_in_two_slots_has_one_half():
+    """24 of the 54 held-out scenes of states are about a shape in one direction and about a texture
+    in the other."""
+    pairs = load_pairs("states").filter(lambda pair: pair.split == "heldout")
+    table = pd.DataFrame([(p.task, p.slot, p.scene_id) for p in pairs],
+                         columns=["task", "slot", "scene_id"])  # fmt: skip
+    assert (table.groupby("scene_id")["slot"].nunique() == 2).any()
+    halves = table.assign(half=half_of(table)).groupby("scene_id")["half"].nunique()
+    assert (halves == 1).all()
 
 
 def test_verbs_have_fewer_units_than_scenes():

@@ -7,6 +7,7 @@ of the paper's rule. The null of that rule permutes the heads' labels within eac
 in each condition: the selections keep their sizes and layers, but agree only by chance.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,13 +17,13 @@ from scipy.stats import false_discovery_control
 from ..errors import NoticeError
 from .decision import LEVEL
 from .selection import KINDS, MINIMUM
-from .statistics import sign_flip_test, two_sd
+from .statistics import enough_draws, sign_flip_test, two_sd
 from .table import CONDITION, HEAD, scene_effects, total_effect
 
 DRAWS = 1000
 FLIPS = 1999
-"""Sign flips per test within one draw of the null. Only heads whose means exceed the minimum in
-every condition, with one sign, are tested."""
+"""The least number of sign flips per test within one draw of the null. Only heads whose means
+exceed the minimum in every condition, with one sign, are tested."""
 
 
 def chance(
@@ -62,8 +63,13 @@ def chance(
     return pd.DataFrame(rows, columns=names)
 
 
+def null_flips(heads: int) -> int:
+    """Flips per test within a draw: so many that a lone head among `heads` can be selected."""
+    return max(FLIPS, math.ceil(2 * heads / LEVEL))
+
+
 def universal_by_flips(
-    effects: Sequence[np.ndarray], minimum: Sequence[float], flips: int = FLIPS, seed: int = 0
+    effects: Sequence[np.ndarray], minimum: Sequence[float], flips: int, seed: int = 0
 ) -> int:
     """Count the heads that the tested rule finds universal.
 
@@ -122,12 +128,15 @@ def _flipped(table: pd.DataFrame, draws: int, seed: int) -> tuple[int, np.ndarra
     rows = [np.searchsorted(scenes, matrix.index) for matrix in matrices]
     values = [matrix.to_numpy() for matrix in matrices]
     rng = np.random.default_rng(seed)
+    heads = values[0].shape[1]
+    flips = null_flips(heads)
     null = []
     for _ in range(draws):
         signs = rng.choice([-1.0, 1.0], len(scenes))
         flipped = [own * signs[at, None] for own, at in zip(values, rows, strict=True)]
-        null.append(universal_by_flips(flipped, minimum, seed=seed))
-    return universal_by_flips(values, minimum, 9999, seed), np.array(null)
+        null.append(universal_by_flips(flipped, minimum, flips, seed))
+    found = universal_by_flips(values, minimum, enough_draws(heads, LEVEL), seed)
+    return found, np.array(null)
 
 
 def _permuted(table: pd.DataFrame, draws: int, seed: int) -> tuple[int, np.ndarray]:

@@ -6,8 +6,8 @@ minimum". A candidate has the property if *all* its conditions hold. Since a sin
 condition refutes it, its p-value is the largest of its conditions' p-values. The claim is
 
 - **seen** if some candidate's p-value, multiplied by the number of tests, is at most .05;
-- **not seen** if, for every candidate, the upper limit of some condition lies below its minimum;
-  all limits hold simultaneously with 95 % confidence;
+- **not seen** if, for every candidate of every group, the upper limit of some condition lies below
+  its minimum; all these limits hold simultaneously with 95 % confidence;
 - **undecided** otherwise: the scenes are compatible with both answers;
 - **not testable** if there are too few scenes for any p-value to survive the correction, however
   large the effect. The finding then includes the number of scenes that would be needed.
@@ -65,19 +65,19 @@ class Group:
         name: the group's name, such as "svo, subject", or "" if there is only one group.
         candidates: the candidates' names, in the order of the conditions' columns.
         conditions: the conditions that a candidate must meet. They may cover different scenes.
-        hypotheses: the number of tests for the candidates, by default one each. Two candidates
-            that stand for the two signs of one head need one test, since p-values are two-sided.
+        hypotheses: the number of tests for the candidates; None for one each. Two candidates that
+            stand for the two signs of one head need one test, since p-values are two-sided.
     """
 
     name: str
     candidates: Sequence[str]
     conditions: Sequence[Condition]
-    hypotheses: int = 0
+    hypotheses: int | None = None
 
     @property
     def tests(self) -> int:
         """The number of tests for the candidates."""
-        return self.hypotheses or len(self.candidates)
+        return len(self.candidates) if self.hypotheses is None else self.hypotheses
 
     @property
     def scenes(self) -> int:
@@ -98,9 +98,10 @@ class Finding:
         passing: the number of candidates whose corrected p-value is at most .05.
         tests: the number of tests that `p` is corrected for.
         scenes: the number of scenes in the smallest group that was tested.
-        needed: the number of scenes that a group needs for the claim to be seen with probability
-            .8 if the mean is `delta` and the spread is that of these scenes.
-        left_out: groups with too few scenes for any p-value to survive the correction.
+        needed: the number of scenes that a group needs for the presence, or the absence, to be
+            shown with probability .8 if the mean is `delta` and the spread is that of these scenes.
+        left_out: groups with too few scenes for any p-value to survive the correction. While there
+            are any, a claim cannot be "not seen".
     """
 
     verdict: Verdict
@@ -131,19 +132,19 @@ def decide(groups: Sequence[Group], delta: float, seed: int = 0) -> Finding:
         return _not_testable(groups, delta)
     tests = sum(group.tests for group in kept)
     measured = [_measure(group, tests, delta, seed) for group in kept]
-    best = min(measured, key=lambda found: (found.p, -found.estimate))
-    passing = sum(found.passing for found in measured)
+    best, _ = min(measured, key=lambda found: (found[0].p, -found[0].estimate))
+    passing = sum(found.passing for found, _ in measured)
+    verdict: Verdict = "undecided"
     if passing:
-        verdict: Verdict = "seen"
-    elif all(found.verdict == "not seen" for found in measured):
+        verdict = "seen"
+    elif not dropped and all(absent for _, absent in measured):
         verdict = "not seen"
-    else:
-        verdict = "undecided"
     return replace(
         best,
         verdict=verdict,
         passing=passing,
         scenes=min(group.scenes for group in kept),
+        needed=_of_groups([found.needed for found, _ in measured], kept, delta),
         left_out=tuple(group.name for group in dropped),
     )
 
@@ -197,20 +198,20 @@ def half_of(table: pd.DataFrame) -> pd.Series:
 
     Within each task and slot, scenes are sorted by a hash of their names and assigned to A and B
     alternately. The halves therefore have equal sizes, no random number decides them, and they are
-    the same for all models that answer the same scenes.
+    the same for all models that answer the same scenes. A scene that occurs in several slots (shape
+    and texture, say) has one half: that of the first of them, in the order of the alphabet.
 
     Args:
         table: a table with the columns task, slot and scene_id.
     """
-    keys = ["task", "slot", "scene_id"]
-    scenes = table[keys].astype(str).drop_duplicates()
+    names = table[["task", "slot", "scene_id"]].astype(str)
+    key = ["task", "scene_id"]
+    scenes = names.sort_values([*key, "slot"]).drop_duplicates(key)
     code = scenes["scene_id"].map(lambda name: sha256(name.encode()).hexdigest())
     scenes = scenes.assign(code=code).sort_values("code")
     place = scenes.groupby(["task", "slot"]).cumcount()
-    halves = scenes.assign(half=np.where(place % 2, "B", "A")).set_index(keys)["half"]
-    return pd.Series(
-        halves.reindex(pd.MultiIndex.from_frame(table[keys].astype(str))).to_numpy(), table.index
-    )
+    halves = scenes.assign(half=np.where(place % 2, "B", "A")).set_index(key)["half"]
+    return pd.Series(halves.reindex(pd.MultiIndex.from_frame(names[key])).to_numpy(), table.index)
 
 
 def as_units(pairs: PairSet) -> PairSet:
@@ -248,20 +249,28 @@ def _not_testable(groups: Sequence[Group], delta: float) -> Finding:
     """
     tests = sum(group.tests for group in groups)
     known = [group for group in groups if group.scenes >= 3]
-    needed = [_measure(group, tests, delta, 0).needed for group in known]
+    needed = [_measure(group, tests, delta, 0)[0].needed for group in known]
+    if not needed:
+        needed = [fewest_scenes(tests)] if tests else [0]
     return Finding(
         "not testable",
         tests=tests,
         scenes=min((group.scenes for group in groups), default=0),
-        needed=min(needed, default=fewest_scenes(tests) if tests else 0),
+        needed=_of_groups(needed, groups, delta),
         left_out=tuple(group.name for group in groups),
     )
 
 
-def _measure(group: Group, tests: int, delta: float, seed: int) -> Finding:
-    """The finding of one group. It is "not seen" if no candidate has the property, otherwise
-    "undecided": `decide` reads "seen" from `passing`."""
-    p, upper, low, mean, spread = (
+def _of_groups(needed: Sequence[int], groups: Sequence[Group], delta: float) -> int:
+    """The scenes that the groups need: for a presence one group's are enough, for an absence each
+    group must have its own."""
+    minimum = groups[0].conditions[0].minimum if groups else 0.0
+    return min(needed) if delta > minimum else max(needed)
+
+
+def _measure(group: Group, tests: int, delta: float, seed: int) -> tuple[Finding, bool]:
+    """One group's finding, with an open verdict; and whether no candidate has the property."""
+    p, upper, low, high, mean, spread = (
         np.stack(rows)
         for rows in zip(
             *(
@@ -276,39 +285,53 @@ def _measure(group: Group, tests: int, delta: float, seed: int) -> Finding:
     best = int(np.lexsort((-(mean - minimum).min(0), largest))[0])
     hard = int(np.argmin(mean[:, best] - minimum[:, 0]))
     absent = bool((upper < minimum).any(0).all())
-    return Finding(
-        verdict="not seen" if absent else "undecided",
+    found = Finding(
+        verdict="undecided",
         best=", ".join(filter(None, (group.candidates[best], group.name))),
         estimate=float(mean[hard, best]),
         low=float(low[hard, best]),
-        high=float(upper[hard, best]),
+        high=float(high[hard, best]),
         p=min(1.0, float(largest[best]) * tests),
         passing=int((largest * tests <= LEVEL).sum()),
         tests=tests,
         scenes=group.scenes,
-        needed=_needed(spread[hard, best], delta - minimum[hard, 0], tests, len(group.conditions)),
+        needed=_needed(spread, delta - minimum[:, 0], tests, best, hard),
     )
+    return found, absent
 
 
-def _needed(spread: float, gap: float, tests: int, conditions: int) -> int:
+def _needed(spread: np.ndarray, gaps: np.ndarray, tests: int, best: int, hard: int) -> int:
     """The number of scenes that shows a presence (gap > 0) or an absence (gap < 0).
 
-    A presence requires all conditions of one candidate to be shown, an absence all candidates.
+    A presence requires all conditions of one candidate to be shown. An absence requires one
+    condition of each candidate, so the candidate whose easiest condition is hardest decides.
+
+    Args:
+        spread: standard deviations over scenes, (conditions, candidates).
+        gaps: delta minus the minimum of each condition.
+        tests: the number of tests that p-values and limits are corrected for.
+        best, hard: the candidate and the condition that a presence is planned for.
     """
-    return scenes_needed(spread, abs(gap), tests, conditions if gap > 0 else tests)
+    conditions = len(spread)
+    if gaps[hard] > 0:
+        return scenes_needed(spread[hard, best], gaps[hard], tests, conditions)
+    easiest = (spread / np.abs(gaps)[:, None]).min(0).max()
+    # A limit is one-sided and corrected for conditions, a p-value two-sided and not.
+    return scenes_needed(easiest, 1.0, math.ceil(tests * conditions / 2), tests)
 
 
 def _limits(condition: Condition, tests: int, conditions: int, seed: int) -> tuple[np.ndarray, ...]:
-    """(p, upper, low, mean, spread) of each candidate.
+    """(p, upper, low, high, mean, spread) of each candidate.
 
     The limits hold for all tests and all conditions together, since one condition below its minimum
     is enough for an absence. The p-values need no correction for conditions: all must be passed.
+    `upper` is the one-sided limit that an absence is decided by, low and high are two-sided.
     """
     values = np.asarray(condition.values, float)
     draws = enough_draws(2 * tests, LEVEL)  # The smallest corrected p is half the level.
     mean, spread = values.mean(0), values.std(0, ddof=1)
     p = sign_flip_test(values - condition.minimum, 0.0, draws, seed)
-    reach = t.ppf(1 - LEVEL / tests / conditions, len(values) - 1)
-    reach = reach * spread / math.sqrt(len(values))
+    level, error = LEVEL / tests / conditions, spread / math.sqrt(len(values))
+    one, two = (t.ppf(1 - tail, len(values) - 1) * error for tail in (level, level / 2))
     above = np.where(mean > condition.minimum, p, 1.0)
-    return above, mean + reach, mean - reach, mean, spread
+    return above, mean + one, mean - two, mean + two, mean, spread

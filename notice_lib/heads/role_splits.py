@@ -46,13 +46,12 @@ def role_halves(
     parts = []
     for repeat in range(repeats):
         first = _random_half(kinds, rng)
+        smaller = min(first.sum(), (~first).sum())
         roles = [
             classified(measured.of(half).tested(), minimum, draws, seed)["role"]
             for half in (first, ~first)
         ]
-        parts.append(
-            heads.assign(repeat=repeat, scenes=first.sum(), first=roles[0], second=roles[1])
-        )
+        parts.append(heads.assign(repeat=repeat, scenes=smaller, first=roles[0], second=roles[1]))
     return pd.concat(parts, ignore_index=True)
 
 

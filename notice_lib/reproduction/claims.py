@@ -26,7 +26,7 @@ from ..heads.decision import (
 )
 from ..heads.roles import HEAD_ROLES
 from ..heads.selection import MINIMUM
-from ..heads.statistics import sign_flip_test
+from ..heads.statistics import enough_draws, sign_flip_test
 from ..paths import data_dir
 from ..plotting import head_name
 from .evidence import Cell, Evidence
@@ -81,7 +81,8 @@ def important_heads(cell: Cell, minimum: float = MINIMUM, seed: int = 0) -> np.n
     half = cell.of("A")
     if not can_choose(cell):
         return np.zeros(half.values.shape[1], bool)
-    p = sign_flip_test(half.values, minimum * abs(half.total.mean()), seed=seed)
+    draws = enough_draws(half.values.shape[1], LEVEL)
+    p = sign_flip_test(half.values, minimum * abs(half.total.mean()), draws, seed)
     return false_discovery_control(p) <= LEVEL
 
 
@@ -90,13 +91,15 @@ def _universal(corruptions: tuple[str, ...]):
 
     def test(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
         joined = [cell for cell in _by_task(evidence.effects) if cell.corruption in corruptions]
-        if len({cell.task for cell in joined}) < 2:  # The claim is that tasks agree.
+        if not _in_every_task({(cell.task, cell.corruption) for cell in joined}, corruptions):
             return Finding("not testable")
+        if not _have_total(joined):
+            return _without_total(joined)
         names = [head_name(*head) for head in evidence.heads]
         conditions = []
         for cell in joined:
-            shares = cell.values / abs(cell.total.mean())
-            conditions.append(Condition(np.hstack([shares, -shares]), minimum))
+            fractions = cell.values / cell.total.mean()
+            conditions.append(Condition(np.hstack([fractions, -fractions]), minimum))
         return decide([Group("", names * 2, conditions, len(names))], delta, seed)
 
     return test
@@ -107,7 +110,7 @@ def _procedure(corruptions: tuple[str, ...]):
 
     def test(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
         scores = {key: own for key, own in evidence.sizes.items() if key[1] in corruptions}
-        if len({task for task, _ in scores}) < 2:
+        if not _in_every_task(set(scores), corruptions):
             return Finding("not testable")
         layers = np.array([layer for layer, _ in evidence.heads])
         count, null = universal_by_labels(scores, layers, DRAWS, seed)
@@ -125,23 +128,25 @@ def _procedure(corruptions: tuple[str, ...]):
 def _image_over_text(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
     """Claim: the strongest head's effect is larger under image than under text corruption.
 
-    The claim must hold both in shares of each corruption's total effect and in logits. Each
+    The claim must hold both in fractions of each corruption's total effect and in logits. Each
     corruption's head has the largest effect on half A, averaged over tasks; it is measured on half
     B.
     """
     of = {how: [c for c in evidence.effects if c.corruption == how] for how in ("image", "text")}
     if not all(of.values()):
         return Finding("not testable")
+    if not _have_total(evidence.effects):
+        return _without_total(evidence.effects)
     heads = {how: _strongest(cells) for how, cells in of.items()}
-    total = {how: abs(np.concatenate([c.of("B").total for c in of[how]]).mean()) for how in of}
-    logits = {how: _of_scenes(of[how], heads[how]) for how in of}
-    scenes = logits["image"].index.intersection(logits["text"].index)
-    image, text = (logits[how][scenes].to_numpy()[:, None] for how in ("image", "text"))
-    shares = Condition(image / total["image"] - text / total["text"], minimum)
+    found = {how: _on_half_b(of[how], heads[how]) for how in of}
+    both = found["image"].add_suffix("_image").join(found["text"].add_suffix("_text"), how="inner")
+    image, text = both["effect_image"], both["effect_text"]
+    fractions = image / both["total_image"].mean() - text / both["total_text"].mean()
     # The difference in logits is divided by one total effect to have the unit of the minimum.
-    both = [shares, Condition((image - text) / total["image"], minimum)]
+    logits = (image - text) / both["total_image"].mean()
+    conditions = [Condition(one.to_numpy()[:, None], minimum) for one in (fractions, logits)]
     best = " against ".join(head_name(*evidence.heads[heads[how]]) for how in ("image", "text"))
-    return decide([Group("", [best], both)], delta, seed=seed)
+    return decide([Group("", [best], conditions)], delta, seed=seed)
 
 
 def _last_over_option(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
@@ -150,14 +155,16 @@ def _last_over_option(evidence: Evidence, minimum: float, delta: float, seed: in
     option = list(evidence.option)
     if not last or not option:
         return Finding("not testable")
+    if not _have_total(last):
+        return _without_total(last)
     heads = _strongest(last), _strongest(option)
-    total = abs(np.concatenate([cell.of("B").total for cell in last]).mean())
     at_last, at_option = (
-        _of_scenes(cells, head) for cells, head in zip((last, option), heads, strict=True)
+        _on_half_b(cells, head) for cells, head in zip((last, option), heads, strict=True)
     )
-    difference = (at_last - at_option).dropna().to_numpy()[:, None] / total
+    both = at_last.join(at_option.add_suffix("_option"), how="inner")
+    difference = (both["effect"] - both["effect_option"]).to_numpy() / both["total"].mean()
     best = " against ".join(head_name(*evidence.heads[head]) for head in heads)
-    return decide([Group("", [best], [Condition(difference, minimum)])], delta, seed=seed)
+    return decide([Group("", [best], [Condition(difference[:, None], minimum)])], delta, seed=seed)
 
 
 def _some_head(role: str):
@@ -165,12 +172,14 @@ def _some_head(role: str):
 
     def test(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
         names = [head_name(*head) for head in evidence.heads]
-        groups = []
-        for cell in evidence.roles:
-            values = cell.scenes.conditions(role)
-            if min(map(len, values)) >= 3:
-                conditions = [Condition(own, minimum) for own in values]
-                groups.append(Group(f"{cell.task}, {cell.slot}", names, conditions))
+        groups = [
+            Group(
+                f"{cell.task}, {cell.slot}",
+                names,
+                [Condition(own, minimum) for own in cell.scenes.conditions(role)],
+            )
+            for cell in evidence.roles
+        ]
         return decide(groups, delta, seed=seed)
 
     return test
@@ -180,15 +189,18 @@ def _no_grounding(evidence: Evidence, minimum: float, delta: float, seed: int) -
     """Claim: no important head detects or suppresses the object.
 
     One head that does refutes the claim. It is supported if every important head is shown not to.
-    Heads are chosen on half A and measured on half B.
+    Heads are chosen on half A and measured on half B. A slot in which a half has too few scenes for
+    either is left out, and the claim is then not supported.
     """
     effects = {(c.task, c.slot): c for c in evidence.effects if c.corruption == "image"}
-    groups, unchosen = [], []
+    groups = []
     for cell in evidence.roles:
         name, matter = f"{cell.task}, {cell.slot}", effects[cell.task, cell.slot]
         scenes = cell.scenes.of(cell.half == "B")
         if not can_choose(matter) or len(scenes) < 3:
-            unchosen.append(name)
+            few = min(len(matter.of("A").values), len(scenes))
+            empty = np.zeros((few, len(evidence.heads)))
+            groups.append(Group(name, [""] * empty.shape[1], [Condition(empty, minimum)]))
             continue
         chosen = important_heads(matter, seed=seed)
         if not chosen.any():
@@ -204,36 +216,28 @@ def _no_grounding(evidence: Evidence, minimum: float, delta: float, seed: int) -
         groups.append(Group(name, names, conditions, len(some)))
     found = decide(groups, delta, seed=seed)
     contrary: dict[Verdict, Verdict] = {"seen": "not seen", "not seen": "seen"}
-    return replace(
-        found,
-        verdict=contrary.get(found.verdict, found.verdict),
-        left_out=(*found.left_out, *unchosen),
-    )
+    return replace(found, verdict=contrary.get(found.verdict, found.verdict))
 
 
 def _noise_later(evidence: Evidence, minimum: float, delta: float, seed: int) -> Finding:
     """Claim: under noise, later layers recover more of the total effect than under semantic pairs.
 
-    The statistic is the share that the later half of the layers recovers minus the share that the
-    earlier half recovers, noise minus semantic pairs. Both total effects must be shown to exist.
+    The statistic is the mean fraction that the later half of the layers recovers minus the mean of
+    the earlier half (a layer in the middle is in neither), noise minus semantic pairs.
     """
-    contrast, totals = {}, []
-    for how in ("noise", "image"):
-        cells = [cell for cell in evidence.depth if cell.corruption == how]
-        if not cells:
-            return Finding("not testable")
-        total = pd.Series(
-            np.concatenate([cell.total for cell in cells]),
-            np.concatenate([cell.scenes for cell in cells]),
-        )
-        totals.append(decide([Group("", [how], [Condition(total.to_numpy()[:, None])])], 1.0))
-        layers = cells[0].values.shape[1]
-        later = np.where(np.arange(layers) < layers / 2, -1.0, 1.0) / (layers / 2)
-        sums = np.concatenate([cell.values @ later for cell in cells])
-        contrast[how] = pd.Series(sums, total.index) / total.mean()
-    if any(total.verdict != "seen" for total in totals):
-        return Finding("not testable", scenes=totals[0].scenes)
-    difference = (contrast["noise"] - contrast["image"]).dropna().to_numpy()[:, None]
+    of = {how: [c for c in evidence.depth if c.corruption == how] for how in ("noise", "image")}
+    if not all(of.values()):
+        return Finding("not testable")
+    if not _have_total(evidence.depth):
+        return _without_total(evidence.depth)
+    found = {}
+    for how, cells in of.items():
+        half = cells[0].values.shape[1] // 2
+        scenes = _scenes(cells)
+        effects, total = scenes.drop(columns="total").to_numpy(), scenes["total"]
+        later = effects[:, -half:].mean(1) - effects[:, :half].mean(1)
+        found[how] = pd.Series(later, scenes.index) / total.mean()
+    difference = (found["noise"] - found["image"]).dropna().to_numpy()[:, None]
     return decide([Group("", ["noise"], [Condition(difference, minimum)])], delta, seed=seed)
 
 
@@ -253,41 +257,77 @@ def _noise_out(evidence: Evidence, minimum: float, delta: float, seed: int) -> F
     return replace(found, estimate=estimate, low=low, high=high)
 
 
+def _in_every_task(known: set[tuple[str, str]], corruptions: tuple[str, ...]) -> bool:
+    """Whether at least two tasks are known under each of the corruptions: the claim is that they
+    agree."""
+    tasks = {task for task, _ in known}
+    return len(tasks) > 1 and known == {(task, how) for task in tasks for how in corruptions}
+
+
+def _have_total(cells: Sequence[Cell]) -> bool:
+    """Whether the total effect, which effects are divided by, is shown to be positive in each task
+    and corruption."""
+    return all(
+        decide([Group("", ["total"], [Condition(cell.total[:, None])])], 1.0).verdict == "seen"
+        for cell in _by_task(cells)
+    )
+
+
+def _without_total(cells: Sequence[Cell]) -> Finding:
+    """Nothing can be said in fractions of a total effect that is not shown to exist."""
+    scenes, least = min(len(cell.values) for cell in _by_task(cells)), fewest_scenes(1)
+    return Finding("not testable", scenes=scenes, needed=least if scenes < least else 0)
+
+
 def _by_task(cells: Sequence[Cell]) -> list[Cell]:
-    """Join the slots of each task and corruption into one cell."""
+    """Join the slots of each task and corruption into one cell. A scene that is in several slots is
+    one scene: its rows are averaged."""
     joined: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         joined.setdefault((cell.task, cell.corruption), []).append(cell)
-    return [
-        Cell(
-            task,
-            "all",
-            corruption,
-            *(
-                np.concatenate([getattr(cell, name) for cell in parts])
-                for name in ("scenes", "values", "total", "half")
-            ),
-        )
-        for (task, corruption), parts in joined.items()
+    return [_joined(parts) for parts in joined.values()]
+
+
+def _joined(parts: Sequence[Cell]) -> Cell:
+    rows = [
+        pd.DataFrame(cell.values, cell.scenes).assign(total=cell.total, half=cell.half)
+        for cell in parts
     ]
+    by_scene = pd.concat(rows).groupby(level=0)
+    means = by_scene.mean(numeric_only=True)
+    return Cell(
+        parts[0].task,
+        "all",
+        parts[0].corruption,
+        means.index.to_numpy(),
+        means.drop(columns="total").to_numpy(),
+        means["total"].to_numpy(),
+        by_scene["half"].first().to_numpy(),
+    )
+
+
+def _scenes(cells: Sequence[Cell]) -> pd.DataFrame:
+    """The effects and the total effect of each scene of one corruption, by task and scene."""
+    return pd.concat(
+        {
+            cell.task: pd.DataFrame(cell.values, cell.scenes).assign(total=cell.total)
+            for cell in _by_task(cells)
+        }
+    )
 
 
 def _strongest(cells: Sequence[Cell]) -> int:
-    """The head with the largest share of the total effect on half A, averaged over tasks."""
-    shares = [
-        half.values.mean(0) / abs(half.total.mean())
-        for half in (cell.of("A") for cell in _by_task(cells))
+    """The head with the largest fraction of the total effect on half A, averaged over tasks."""
+    fractions = [
+        half.values.mean(0) / half.total.mean() for half in (c.of("A") for c in _by_task(cells))
     ]
-    return int(np.argmax(np.mean(shares, axis=0)))
+    return int(np.argmax(np.mean(fractions, axis=0)))
 
 
-def _of_scenes(cells: Sequence[Cell], head: int) -> pd.Series:
-    """A head's effect in each scene of half B."""
-    halves = [cell.of("B") for cell in cells]
-    return pd.Series(
-        np.concatenate([half.values[:, head] for half in halves]),
-        np.concatenate([half.scenes for half in halves]),
-    )
+def _on_half_b(cells: Sequence[Cell], head: int) -> pd.DataFrame:
+    """A head's effect and the total effect in each scene of half B, by task and scene."""
+    scenes = _scenes([cell.of("B") for cell in _by_task(cells)])
+    return scenes[[head, "total"]].rename(columns={head: "effect"})
 
 
 _MEASURES: dict[str, Callable[[Evidence, float, float, int], Finding]] = {

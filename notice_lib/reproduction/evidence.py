@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from ..corruption import GaussianNoise
-from ..heads import gather
+from ..heads import gather, scene_effects
 from ..heads.attention import AttentionMaps, attention_maps
 from ..heads.chance import mean_sizes
 from ..heads.decision import as_units, half_of
@@ -207,13 +207,19 @@ def gather_evidence(
 
 
 def tables_of(found: Iterable[tuple[Experiment, Sweep]]) -> Tables:
-    """Join the rows of all `experiments` by kind."""
+    """Join the rows of all `experiments` by kind.
+
+    Their scene ids are those of independent units (`heads.decision.as_units`), so that every table
+    and every claim counts the same scenes.
+    """
     parts: dict[str, list[pd.DataFrame]] = {"heads": [], "option": [], "depth": []}
     for one, swept in found:
         if one.kind == "depth":
             table = effects(swept.table()).assign(corruption=one.how)
         else:
             table = gather([swept])
+        unit = {pair.pair_id: pair.scene_id for pair in as_units(one.pairs)}
+        table = table.assign(scene_id=table["pair_id"].astype(str).map(unit))
         parts[one.kind].append(table[[name for name in table if name in _KEPT]])
     joined = {kind: pd.concat(own, ignore_index=True) for kind, own in parts.items() if own}
     return Tables(joined["heads"], joined.get("option"), joined["depth"])
@@ -221,26 +227,22 @@ def tables_of(found: Iterable[tuple[Experiment, Sweep]]) -> Tables:
 
 def evidence(model: VLM, sets: Mapping[str, PairSet], tables: Tables, seed: int = 0) -> Evidence:
     """Compute the evidence from the sweeps' tables, and measure what needs no patching."""
-    units = units_of(sets)
-    heads = cells(tables.heads, units)
+    half = halves_of(sets)
+    heads = cells(tables.heads, half)
     layers = tables.heads[["layer", "head"]].drop_duplicates().sort_values(["layer", "head"])
     return Evidence(
         tuple(layers.itertuples(index=False, name=None)),
         heads,
-        () if tables.option is None else cells(tables.option, units),
-        cells(tables.depth, units),
+        () if tables.option is None else cells(tables.option, half),
+        cells(tables.depth, half),
         {key: own.to_numpy() for key, own in mean_sizes(tables.heads).items()},
-        _role_cells(model, sets, units),
+        _role_cells(model, sets, half),
         _distances(model, noise_pairs(sets, seed), seed),
     )
 
 
-def units_of(sets: Mapping[str, PairSet]) -> pd.DataFrame:
-    """Find the independent unit of each pair (`heads.decision.as_units`) and the unit's half.
-
-    Returns:
-        A table with the index pair_id and the columns scene_id (name of the unit) and half.
-    """
+def halves_of(sets: Mapping[str, PairSet]) -> pd.Series:
+    """Find the half of each pair's scene (`heads.decision.half_of`), by pair id."""
     table = pd.DataFrame(
         [
             (pair.pair_id, pair.task, pair.slot, pair.scene_id)
@@ -249,30 +251,31 @@ def units_of(sets: Mapping[str, PairSet]) -> pd.DataFrame:
         ],
         columns=["pair_id", "task", "slot", "scene_id"],
     )
-    return table.assign(half=half_of(table)).set_index("pair_id")[["scene_id", "half"]]
+    return half_of(table).set_axis(table["pair_id"])
 
 
-def cells(table: pd.DataFrame, units: pd.DataFrame) -> tuple[Cell, ...]:
-    """Average effects over each unit's pairs, and return one cell per task, slot and corruption.
+def cells(table: pd.DataFrame, half: pd.Series) -> tuple[Cell, ...]:
+    """Average effects over each scene's pairs, and return one cell per task, slot and corruption.
 
     Args:
-        table: effects of single heads (layer, head) or of layers, at one token.
-        units: table from `units_of`.
+        table: effects of single heads (layer, head) or of layers, at one token, from `tables_of`.
+        half: the half of each pair's scene, from `halves_of`.
+
+    Raises:
+        NoticeError: where `heads.scene_effects` raises it.
     """
-    own = units.loc[table["pair_id"].astype(str)]
     table = table.assign(
-        scene_id=own["scene_id"].to_numpy(),
-        half=own["half"].to_numpy(),
+        half=half[table["pair_id"].astype(str)].to_numpy(),
         total=logit_difference(table, "source") - logit_difference(table, "base"),
     )
     found = []
     for (task, slot, how), part in table.groupby(["task", "slot", "corruption"], observed=True):
-        matrix = part.pivot_table(index="scene_id", columns=["layer", "head"], values="effect")
-        by_scene = part.groupby("scene_id")
+        matrix = scene_effects(part).sort_index(axis=1)
+        by_scene = part.groupby("scene_id", observed=True)
         total = by_scene["total"].mean().reindex(matrix.index).to_numpy()
-        half = by_scene["half"].first().reindex(matrix.index).to_numpy()
+        halves = by_scene["half"].first().reindex(matrix.index).to_numpy()
         scenes = matrix.index.to_numpy()
-        found.append(Cell(str(task), str(slot), str(how), scenes, matrix.to_numpy(), total, half))
+        found.append(Cell(str(task), str(slot), str(how), scenes, matrix.to_numpy(), total, halves))
     return tuple(found)
 
 
@@ -296,14 +299,13 @@ def _is_of(slot: str, pair: SemanticPair) -> bool:
     return pair.slot == slot
 
 
-def _role_cells(
-    model: VLM, sets: Mapping[str, PairSet], units: pd.DataFrame
-) -> tuple[RoleCell, ...]:
-    half = units.drop_duplicates("scene_id").set_index("scene_id")["half"]
+def _role_cells(model: VLM, sets: Mapping[str, PairSet], half: pd.Series) -> tuple[RoleCell, ...]:
     found = []
     for task, slot, maps in role_maps(model, sets):
         scenes = role_scenes(maps)
-        found.append(RoleCell(task, slot, scenes, half[scenes.names].to_numpy()))
+        of_scene = {pair.scene_id: half[pair.pair_id] for pair in maps.pairs}
+        halves = np.array([of_scene[name] for name in scenes.names])
+        found.append(RoleCell(task, slot, scenes, halves))
     return tuple(found)
 
 

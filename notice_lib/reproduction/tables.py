@@ -20,11 +20,11 @@ from ..heads import (
     universal_heads,
 )
 from ..heads.selection import Rule
-from ..heads.table import total_effect
+from ..heads.table import HEAD, total_effect
 from ..models.base import VLM
 from ..pairs import PairSet
 from ..patching import Site
-from .evidence import HEADS, Tables, role_maps, units_of
+from .evidence import HEADS, Tables, halves_of, role_maps
 
 COMPARED: tuple[Rule, ...] = ("paper", "signed")
 """The paper's rule of selecting heads, and the tested one."""
@@ -155,32 +155,51 @@ def content(
 ) -> pd.DataFrame:
     """What the universal and the strongest heads carry, by `heads.carried`.
 
-    The heads are chosen on half A of the scenes and measured on half B, with donors of half B.
-    A task without enough donors is left out, with a warning.
+    The heads are chosen on half A of the scenes and measured on half B, with donors of half B: the
+    heads that are universal by either rule, and in each task those with the largest effects. A task
+    with too few scenes or donors is left out, with a warning.
 
     Args:
         folder: folder for the sweeps with matched donors.
+
+    Returns:
+        The columns of `heads.content_shares`, and for each rule the kinds of universal head that
+        half A says the head is: `paper` and `signed`; empty for a head that is only strong.
     """
-    half = units_of(sets)["half"]
-    chosen_on = swept.heads[swept.heads["pair_id"].astype(str).map(half) == "A"]
-    sites = _universal_and_strongest(chosen_on, HEADS[model.family][1])
+    half = halves_of(sets)
+    position = HEADS[model.family][1]
+    on_a = swept.heads[swept.heads["pair_id"].astype(str).map(half) == "A"]
     parts = []
     for task, pairs in sets.items():
-        measured_on = pairs.filter(lambda pair: half[pair.pair_id] == "B")
+        on_b = pairs.filter(lambda pair: half[pair.pair_id] == "B")
         try:
-            parts.append(carried(model, measured_on, sites, seed=seed, out=folder / task))
+            kinds = {
+                rule: universal_heads(head_effects(on_a, rule, seed=seed)) for rule in COMPARED
+            }
+            sites = _chosen(on_a, task, kinds, position, seed)
+            found = carried(model, on_b, sites, seed=seed, out=folder / task)
         except NoticeError as error:
             warnings.warn(f"What heads carry in {task} is not measured: {error}", stacklevel=2)
+            continue
+        for rule, own in kinds.items():
+            kind = own[[*HEAD, "kind"]].rename(columns={"kind": rule})
+            found = found.merge(kind, on=HEAD, how="left", validate="many_to_one")
+        parts.append(found)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _universal_and_strongest(table: pd.DataFrame, position: str) -> list[Site]:
-    """The heads that are universal by either rule, and those with the largest mean effects."""
-    found = [universal_heads(head_effects(table, rule)) for rule in COMPARED]
-    universal = [row for own in found for row in own[own["kind"] != ""].itertuples()]
-    sites = [Site(row.component, row.layer, row.head, position) for row in universal]
-    image = table[table["corruption"] == "image"]
-    return list(dict.fromkeys([*strongest_heads(image, position=position), *sites]))
+def _chosen(
+    table: pd.DataFrame, task: str, kinds: Mapping[Rule, pd.DataFrame], position: str, seed: int
+) -> list[Site]:
+    """The heads with the largest effects in one task under image corruption, and the universal."""
+    image = table[(table["corruption"] == "image") & (table["task"] == task)]
+    strong = strongest_heads(head_effects(image, seed=seed), position=position)
+    universal = [
+        Site(row.component, row.layer, row.head, position)
+        for own in kinds.values()
+        for row in own[own["kind"] != ""].itertuples()
+    ]
+    return list(dict.fromkeys([*strong, *universal]))
 
 
 def roles(model: VLM, sets: Mapping[str, PairSet], swept: Tables, seed: int = 0) -> pd.DataFrame:
