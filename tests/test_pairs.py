@@ -6,6 +6,7 @@ set or a NoticeError, never anything else.
 
 import csv
 import json
+import re
 import time
 import tracemalloc
 import warnings
@@ -322,6 +323,20 @@ def test_a_set_is_saved_whole_or_not_at_all(tmp_path):
         assert pair.image("clean").getpixel((0, 0)) == (255, 0, 0)
         assert pair.image("corrupt").getpixel((0, 0)) == (0, 0, 255)
     assert not list(target.rglob("*.part"))
+
+
+def test_names_that_differ_in_case_only_are_no_names_of_two_files(tmp_path):
+    """A folder on macOS or Windows would have one file of both."""
+    names = {"red": "Straße.png", "blue": "STRASSE.PNG"}
+    for colour, name in names.items():
+        (tmp_path / colour).mkdir()
+        Image.new("RGB", (8, 8), colour).save(tmp_path / colour / name)
+    images = (tmp_path / colour / name for colour, name in names.items())
+    fields = dict(zip(("clean_image", "corrupt_image"), images, strict=True))
+    PairSet((a_pair(clean_masks=None, **fields),)).save(tmp_path / "set")
+    saved = sorted(path.name for path in (tmp_path / "set" / "images").iterdir())
+    assert len({name.casefold() for name in saved}) == len(saved) == 2
+    assert saved[1] == "Straße.png" and re.fullmatch(r"STRASSE-[0-9a-f]{16}\.PNG", saved[0])
 
 
 # Text that UTF-8 can write.
