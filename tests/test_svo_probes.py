@@ -176,6 +176,7 @@ def test_negative_triplets_as_published(build, negative):
 THREE_WORDS = "rows: both triplets have three words"
 ALONE = "rows: the triplets differ in that slot alone"
 PERSON = "rows: no word is 'person'"
+NEAR = "rows: the two words are not near-synonyms"
 ONE_SLOT = "rows: one slot is marked as different"
 
 
@@ -194,7 +195,8 @@ ONE_SLOT = "rows: one slot is marked as different"
         ({"neg_triplet": "girl,stands,grass"}, ALONE),
         ({"neg_triplet": "person,stand,grass"}, PERSON),
         ({"pos_triplet": "girl,hold,person", "neg_triplet": "dog,hold,person"}, PERSON),
-        ({"neg_triplet": "child,stand,grass"}, "rows: the two words are not near-synonyms"),
+        ({"neg_triplet": "child,stand,grass"}, NEAR),
+        ({"pos_triplet": "t-shirt,stand,grass", "neg_triplet": "t shirt,stand,grass"}, NEAR),
         ({"verb_neg": "True"}, ONE_SLOT),
         ({"subj_neg": "False"}, ONE_SLOT),
         ({"obj_neg": "maybe"}, ONE_SLOT),

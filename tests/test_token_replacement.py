@@ -114,7 +114,7 @@ def test_answers_of_several_words_and_what_is_near_them_are_never_drawn():
         correct="sky blue",
         incorrect="dark red",
         prompt="Is this sky blue or dark red?",
-        shown=("hot pink",),
+        shown=("Hot Pink",),
     )
     prompts = {replace_tokens(pairs[0], pairs, layout, seed) for seed in range(20)}
     assert prompts == {f"Is this {a} or {b}?" for a, b in permutations(("pale grey", "jet black"))}
