@@ -50,6 +50,7 @@ SIT = {"neg_triplet": "girl,sit,grass", "subj_neg": "False", "verb_neg": "True"}
 SAND = {"neg_triplet": "girl,stand,sand", "subj_neg": "False", "obj_neg": "True"}
 OTHER = {"pos_image_id": "10", "neg_image_id": "11"}
 """Two other images."""
+WHICH = ("pos", "neg")
 STANDING = "Is the girl standing or sitting on the grass?"
 SITTING = "Is the girl sitting or standing on the grass?"
 
@@ -356,6 +357,9 @@ def test_images_of_other_addresses_are_not_taken_by_their_names(build, tmp_path,
     write_downloads(folder, images, ["http://example.invalid/x.png", "http://example.invalid/y"])
     with pytest.raises(NoticeError, match=r"has none of the 2 images .* beside a JSON file with"):
         build({}, folder=folder / place)
+    ends = {f"{which}_url": f"http://a.test/00000000{i}.jpg" for i, which in enumerate(WHICH)}
+    with pytest.raises(NoticeError, match=r"has none of the 2 images"):
+        build(ends, folder=folder / place)
 
 
 @pytest.mark.parametrize("told", ["[]", "{", '{"url": null}', '{"url": 3}', "[" * 99_999, "\xff"])
