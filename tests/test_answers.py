@@ -36,6 +36,7 @@ def blip():
         ("\uff47\uff52\uff45\uff45\uff4e", "green"),  # full width
         ("cafe\u0301", "caf\u00e9"),
         (" green \n", "green"),
+        ("gr\u200been\ufeff", "green"),
     ],
 )
 def test_the_same_words_in_another_spelling_are_the_same(written, same):

@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import re
+import warnings
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -213,7 +215,7 @@ def test_files_that_cannot_be_used_are_counted_and_named(tmp_path):
         ("images: with a partner", 4),
         ("scenes: two images, one question", 3),
     ]
-    reasons = {name[-10:]: reason for name, reason in built.left_out.items()}
+    reasons = {str(name)[-10:]: reason for name, reason in built.left_out.items()}
     assert "a web page" in reasons[next(n for n in reasons if n.endswith("red/0.jpg"))]
     assert sum("decode" in reason for reason in reasons.values()) == 1
     assert sum("is a copy of" in reason for reason in reasons.values()) == 1
@@ -281,12 +283,66 @@ def test_labels_that_differ_in_case_only_are_one(tmp_path):
     assert built.pairs.near_synonyms["navy"] == {"sky blue"}
 
 
-@pytest.mark.parametrize("word", ["['red', 'blue']", '["red"]', "{'name': 'red'}", "[1, 4]"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "['red', 'blue']", '["red"]', "{'name': 'red'}", "[1, 4]", "('red', 'blue')", "('red',)",
+        "{'red'}", "{1, 4}",
+    ],
+)  # fmt: skip
 def test_a_list_is_no_label(tmp_path, word):
     images = labelled(tmp_path, red=2, blue=2)
     images[0] = replace(images[0], attribute=word)
     with pytest.raises(NoticeError, match=r"The label .* is a list or a record, not a word"):
         build_pairs(images, ask, "s", SOURCE)
+
+
+@pytest.mark.parametrize("words", ["red|blue", "red, blue", "red;blue"])
+def test_several_words_are_no_label(tmp_path, words):
+    images = labelled(tmp_path, red=2, blue=2)
+    images[0] = replace(images[0], attribute=words)
+    sign = re.escape(re.search(r"\W", words)[0])
+    with pytest.raises(NoticeError, match=rf"label .* lists several words, with '{sign}' between"):
+        build_pairs(images, ask, "s", SOURCE)
+
+
+def test_what_the_question_names_may_have_a_comma(tmp_path):
+    images = [replace(one, rest="cup, on the left,") for one in labelled(tmp_path, red=1, blue=1)]
+    assert "Is this cup, on the left, red" in build_pairs(images, ask, "s", SOURCE).pairs[0].prompt
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "chosen"),
+    [
+        ("light-blue", "light blue", "light blue"),
+        ("the cat", "cat", "cat"),
+        ("\uff43\uff41\uff54", "cat", "cat"),
+        ("c\u200bat", "cat", "cat"),
+        ("?", "!", None),
+    ],
+)
+def test_labels_of_the_same_words_are_one(tmp_path, one, other, chosen):
+    words = {"a": one, "b": other, "c": "red"}
+    images = [replace(i, attribute=words[i.attribute]) for i in labelled(tmp_path, a=2, b=2, c=1)]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        built = build_pairs(images, ask, "s", SOURCE)
+    assert set(built.pairs.slots["colour"]) == {"red"} | ({chosen} if chosen else {one, other})
+    assert len(told) == (chosen is not None and one != "c\u200bat")
+
+
+def test_files_that_lie_alike_are_counted_each(tmp_path):
+    images = []
+    for place in "ABC":
+        root = write_folders(tmp_path / place, {"red/x": 2, "blue/x": 2}, start=4 * ord(place))
+        Image.new("RGB", (8, 8)).save(root / "red" / "x" / "0.jpg")
+        images += [label(path, path.parts[-3]) for path in sorted(root.glob("*/*/*"))]
+    built = build_pairs(images, ask, "s", SOURCE)
+    assert sorted(built.left_out) == [tmp_path / p / "red" / "x" / "0.jpg" for p in "ABC"]
+    write_set(tmp_path / "set", built)
+    table = (tmp_path / "set" / "left_out.csv").read_text()
+    assert table.count('red/x/0.jpg,"shows nothing') == 3
+    assert "Files left out: 3." in (tmp_path / "set" / "README.md").read_text()
 
 
 def test_pictures_that_show_nothing_are_counted(tmp_path):
@@ -295,7 +351,7 @@ def test_pictures_that_show_nothing_are_counted(tmp_path):
     built = build_pairs(images, ask, "s", SOURCE)
     assert built.steps[0] == ("images: that decode and show something", 3)
     ((name, reason),) = built.left_out.items()
-    assert name.endswith("red/0.jpg") and reason.startswith("shows nothing")
+    assert name == tmp_path / "red" / "0.jpg" and reason.startswith("shows nothing")
     Image.new("RGB", (8, 8)).save(tmp_path / "red" / "1.jpg")
     with pytest.raises(NoticeError, match=r"of 4: .* For example, .*0\.jpg shows nothing"):
         build_pairs(images, ask, "s", SOURCE)

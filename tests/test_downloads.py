@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from notice_lib import NoticeError, __version__
-from notice_lib.datasets.downloads import _kind, count_reasons, download_images, is_public
+from notice_lib.datasets.downloads import _kind, download_images, is_public
 
 CERTIFICATE = Path(__file__).parent / "reference" / "localhost.pem"
 
@@ -126,7 +126,6 @@ def test_images_are_kept_under_their_hash_and_asked_for_once(server, tmp_path):
     fetch(urls, tmp_path, retry_dead=True)
     assert server.asked["/gone"] == 2 and first.read_bytes() == picture(0)
     assert server.asked["/1"] == 1
-    assert count_reasons(table).to_dict() == {"downloaded": 4, "404": 1}
 
 
 @pytest.mark.parametrize(
@@ -360,7 +359,6 @@ def test_a_stand_in_for_many_images_is_none(server, tmp_path):
     table = fetch([*gone, f"{server.url}/x"], tmp_path)
     assert table["path"].isna().tolist() == [True] * 6 + [False]
     assert table["error"][0] == "stand-in: 6 addresses give the same bytes"
-    assert count_reasons(table).to_dict() == {"downloaded": 1, "stand-in": 6}
 
 
 def test_without_a_network_nothing_is_remembered_as_dead(server, tmp_path):
@@ -462,7 +460,7 @@ def test_ten_thousand_addresses_take_little_memory(tmp_path):
         table = download_images(urls, tmp_path / str(n), workers=4)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert count_reasons(table).to_dict() == {"downloaded": 0, "not an http(s) address": n}
+        assert len(table) == n and set(table["error"].map(_kind)) == {"not an http(s) address"}
         return found
 
     peak(10)

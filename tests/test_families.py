@@ -16,7 +16,8 @@ from test_decoder import ANSWER, PROMPT, runs, some_patches
 from test_engine import alone, every_site, largest
 from tiny_vlms import FAMILIES, built, pictures, qwen3_vl, tiny
 
-from notice_lib import NoticeError, site_grid, verify
+from notice_lib import GaussianNoise, NoticeError, site_grid, verify
+from notice_lib.corruption import noisy_runs
 from notice_lib.models.decoder import DecoderOnly
 from notice_lib.models.inputs import AnswerTokens
 from notice_lib.models.llava import Llava
@@ -177,6 +178,13 @@ def test_a_tower_without_a_class_token_has_none():
     with_class = build("llava_full")
     inputs = with_class.inputs(pictures()[0], PROMPT)
     assert with_class.class_tokens == 1 and sum(inputs.image_tokens) == 17
+
+
+def test_noise_is_on_every_patch_of_a_tower_without_a_class_token():
+    model = build("llava_siglip")
+    clean = model.inputs(pictures()[0], PROMPT)
+    (noisy,) = noisy_runs(model, clean, GaussianNoise("patch_embeddings", draws=1), "p1")
+    assert noisy.noise.values.shape[1] == 16 and (noisy.noise.values != 0).all()
 
 
 def test_a_prompt_goes_through_the_checkpoints_own_template():

@@ -10,7 +10,7 @@ from notice_lib.pairs.folders import Folder
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("a.png", "B.JPG", "c.png", "deep/er/d.png", "note.txt"):
+    for name in ("a.png", "B.JPG", "c.png", "deep/er/d.png", "note.txt", "straße.png"):
         path = tmp_path / "set" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -27,6 +27,7 @@ def folder(tmp_path):
         ("b", "B.JPG"),
         ("deep\\er\\d.png", "deep/er/d.png"),
         ("Deep/er/D", "deep/er/d.png"),
+        ("STRASSE.PNG", "straße.png"),
         (unicodedata.normalize("NFD", "NFC Ä.png"), unicodedata.normalize("NFC", "NFC Ä.png")),
         (unicodedata.normalize("NFC", "NFD Ä.png"), unicodedata.normalize("NFD", "NFD Ä.png")),
     ],

@@ -278,6 +278,8 @@ def test_deep_colour_with_transparency_is_seen_too(tmp_path):
 NOISE = np.random.default_rng(0).integers(0, 3, (16, 16, 3), np.uint8)
 HOT = np.zeros((64, 64, 3), np.uint8)
 HOT[0, 0] = 40
+STAMPED = np.zeros((100, 100, 3), np.uint8)
+STAMPED[-8:, -12:] = 255
 
 
 @pytest.mark.parametrize(
@@ -289,8 +291,10 @@ HOT[0, 0] = 40
         stored(Image.fromarray(HOT), "PNG"),
         stored(Image.new("RGBA", (8, 8), (9, 9, 9, 0)), "PNG"),
         stored(grey(30_000, 30_001, 30_100), "PNG"),
+        stored(Image.fromarray(STAMPED), "PNG"),
+        stored(Image.fromarray(STAMPED), "JPEG"),
     ],
-    ids=range(6),
+    ids=range(8),
 )
 def test_a_picture_of_nearly_one_colour_is_not_usable(tmp_path, content):
     (tmp_path / "blank.png").write_bytes(content)
@@ -304,6 +308,32 @@ def test_a_small_thing_on_a_page_is_something(tmp_path):
     page.paste((250, 250, 0), (40, 40, 44, 44))
     (tmp_path / "page.png").write_bytes(stored(page, "PNG"))
     assert check_image(tmp_path / "page.png") is None
+
+
+def test_a_thing_in_the_dark_is_something(tmp_path):
+    """It takes more than a stamp, and a colour may be dark in two channels."""
+    night = STAMPED.copy()
+    night[40:44, 40:44] = 90
+    red = np.zeros((100, 100, 3), np.uint8)
+    red[50:, :, 0] = 40
+    for pixels in (night, red):
+        (tmp_path / "night.png").write_bytes(stored(Image.fromarray(pixels), "PNG"))
+        assert check_image(tmp_path / "night.png") is None
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_hot_pixels_do_not_make_a_deep_picture_black(tmp_path, format):
+    """Twelve bits in sixteen, but for a few pixels of the sensor."""
+    pixels = np.arange(0, 4096, dtype=np.uint16).reshape(64, 64)
+    expected = pixels >> 4
+    pixels[10, :12], expected[10, :12] = 40_000, 255
+    found = np.asarray(opened(stored(Image.fromarray(pixels), format), tmp_path))
+    assert (found == expected[..., None]).all()
+
+
+def test_hot_pixels_do_not_hide_that_deep_colour_is_black(tmp_path):
+    dark = [(4095, 99, 9)] * 400
+    refused(deep_png(2, *dark, (65535,) * 3), tmp_path, "has 16 bits a channel of which the upper")
 
 
 def test_what_is_no_file_is_refused(tmp_path):

@@ -6,6 +6,7 @@ set or a NoticeError, never anything else.
 
 import csv
 import json
+import re
 import time
 import tracemalloc
 import warnings
@@ -197,7 +198,17 @@ def test_a_byte_order_mark_is_no_part_of_a_name(stored):
     assert [pair.pair_id for pair in PairSet.load(stored)] == ["p1", "p2"]
 
 
-@pytest.mark.parametrize("settings", [{}, {"sep": ";"}, {"sep": "\t"}, {"index": False}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"sep": ";"},
+        {"sep": "\t"},
+        {"index": False},
+        {"quoting": csv.QUOTE_ALL},
+        {"quoting": csv.QUOTE_NONNUMERIC, "index": False, "sep": ";"},
+    ],
+)
 def test_a_table_that_pandas_saved_again_is_the_same_set(stored, settings):
     usual = PairSet.load(stored)
     table = pd.read_csv(stored / "pairs.csv").iloc[:, ::-1]
@@ -207,6 +218,14 @@ def test_a_table_that_pandas_saved_again_is_the_same_set(stored, settings):
     with warnings.catch_warnings(record=True) as told:
         assert PairSet.load(stored) == usual
     assert len(told) == ("sep" in settings)
+
+
+def test_answers_are_spelled_as_the_prompt_writes_them(stored):
+    """Other letters are other tokens than those of the options that a model is offered."""
+    usual = PairSet.load(stored)
+    rewrite(stored, lambda row: row | {"correct": row["correct"].title()})
+    assert "Red" in (stored / "pairs.csv").read_text(encoding="utf-8")
+    assert PairSet.load(stored) == usual
 
 
 def test_a_table_that_a_spreadsheet_saved_again_is_the_same_set(stored):
@@ -304,6 +323,20 @@ def test_a_set_is_saved_whole_or_not_at_all(tmp_path):
         assert pair.image("clean").getpixel((0, 0)) == (255, 0, 0)
         assert pair.image("corrupt").getpixel((0, 0)) == (0, 0, 255)
     assert not list(target.rglob("*.part"))
+
+
+def test_names_that_differ_in_case_only_are_no_names_of_two_files(tmp_path):
+    """A folder on macOS or Windows would have one file of both."""
+    names = {"red": "STRASSE.PNG", "blue": "Straße.png"}
+    for colour, name in names.items():
+        (tmp_path / colour).mkdir()
+        Image.new("RGB", (8, 8), colour).save(tmp_path / colour / name)
+    images = (tmp_path / colour / name for colour, name in names.items())
+    fields = dict(zip(("clean_image", "corrupt_image"), images, strict=True))
+    PairSet((a_pair(clean_masks=None, **fields),)).save(tmp_path / "set")
+    saved = sorted(path.name for path in (tmp_path / "set" / "images").iterdir())
+    assert len({name.casefold() for name in saved}) == len(saved) == 2
+    assert saved[0] == "STRASSE.PNG" and re.fullmatch(r"Straße-[0-9a-f]{16}\.png", saved[1])
 
 
 # Text that UTF-8 can write.

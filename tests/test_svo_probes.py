@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import http.server
+import json
 import random
 import shutil
 import threading
@@ -49,6 +50,7 @@ SIT = {"neg_triplet": "girl,sit,grass", "subj_neg": "False", "verb_neg": "True"}
 SAND = {"neg_triplet": "girl,stand,sand", "subj_neg": "False", "obj_neg": "True"}
 OTHER = {"pos_image_id": "10", "neg_image_id": "11"}
 """Two other images."""
+WHICH = ("pos", "neg")
 STANDING = "Is the girl standing or sitting on the grass?"
 SITTING = "Is the girl sitting or standing on the grass?"
 
@@ -175,6 +177,7 @@ def test_negative_triplets_as_published(build, negative):
 THREE_WORDS = "rows: both triplets have three words"
 ALONE = "rows: the triplets differ in that slot alone"
 PERSON = "rows: no word is 'person'"
+NEAR = "rows: the two words are not near-synonyms"
 ONE_SLOT = "rows: one slot is marked as different"
 
 
@@ -193,7 +196,8 @@ ONE_SLOT = "rows: one slot is marked as different"
         ({"neg_triplet": "girl,stands,grass"}, ALONE),
         ({"neg_triplet": "person,stand,grass"}, PERSON),
         ({"pos_triplet": "girl,hold,person", "neg_triplet": "dog,hold,person"}, PERSON),
-        ({"neg_triplet": "child,stand,grass"}, "rows: the two words are not near-synonyms"),
+        ({"neg_triplet": "child,stand,grass"}, NEAR),
+        ({"pos_triplet": "t-shirt,stand,grass", "neg_triplet": "t shirt,stand,grass"}, NEAR),
         ({"verb_neg": "True"}, ONE_SLOT),
         ({"subj_neg": "False"}, ONE_SLOT),
         ({"obj_neg": "maybe"}, ONE_SLOT),
@@ -270,7 +274,7 @@ def test_a_file_that_is_no_image_is_left_out_with_its_reason(build, tmp_path, im
     damaged(folder / "1.png", how)
     built = build({}, SIT | OTHER, folder=folder)
     assert lost(built) == ["rows: both images are at hand"]
-    assert list(built.left_out) == ["/".join((folder / "1.png").parts[-3:])]
+    assert list(built.left_out) == [folder / "1.png"]
     assert all(built.left_out.values())
     assert len(built.pairs) == 4
 
@@ -298,6 +302,7 @@ def test_images_are_found_by_names_of_one_kind(build, tmp_path, images, kind):
         ("001/000.webp", "001/001.webp"),
         ("positive/000001000.jpg", "negative/000001001.jpg"),
         ("batch 1/1000.jpg", "batch 2/1001.jpg"),
+        ("00001/000001000.jpg", "00002/000001001.jpg"),
         ("girl.jpg", "sub/dog.webp"),
         ("a/girl.png", "b/dog.png"),
     ],
@@ -311,6 +316,58 @@ def test_images_are_found_in_folders_and_with_zeros(build, tmp_path, images, nam
     assert [pair.clean_image for pair in built.pairs] == [folder / names[0]] * 2 + [
         folder / names[1]
     ] * 2
+
+
+def test_the_number_nought_may_have_zeros_before_it(build, tmp_path, images):
+    for i in (0, 1):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        shutil.copy(images / f"{i}.png", tmp_path / "images" / f"00{i}.jpg")
+    built = build({}, folder=tmp_path / "images")
+    assert {pair.clean_image.name for pair in built.pairs} == {"000.jpg", "001.jpg"}
+
+
+def test_the_end_of_a_number_is_not_taken_for_the_whole(build, tmp_path, images):
+    """`001/000.png` is the image 1000, whose digits are spread over folders, and not 0."""
+    (tmp_path / "images" / "001").mkdir(parents=True)
+    for i in (0, 1):
+        shutil.copy(images / f"{i}.png", tmp_path / "images" / "001" / f"00{i}.png")
+    with pytest.raises(NoticeError, match="has none of the 2 images"):
+        build({}, folder=tmp_path / "images")
+
+
+def write_downloads(folder: Path, images: Path, addresses) -> None:
+    """A folder as img2dataset writes it, with files that are named by their rows."""
+    (folder / "00000").mkdir(parents=True)
+    for row, address in enumerate(addresses):
+        shutil.copy(images / f"{row}.png", folder / "00000" / f"{row:09}.jpg")
+        told = {"url": address, "key": f"{row:09}", "status": "success"}
+        (folder / "00000" / f"{row:09}.json").write_text(json.dumps(told))
+
+
+def test_an_address_beside_an_image_counts_and_its_name_does_not(build, tmp_path, images):
+    write_downloads(tmp_path / "images", images, [ROW["neg_url"], ROW["pos_url"]])
+    built = build({}, folder=tmp_path / "images")
+    shown = {pair.correct: pair.clean_image.name for pair in built.pairs}
+    assert shown == {"girl": "000000001.jpg", "dog": "000000000.jpg"}
+
+
+@pytest.mark.parametrize("place", ["", "00000"])
+def test_images_of_other_addresses_are_not_taken_by_their_names(build, tmp_path, images, place):
+    folder = tmp_path / "images"
+    write_downloads(folder, images, ["http://example.invalid/x.png", "http://example.invalid/y"])
+    with pytest.raises(NoticeError, match=r"has none of the 2 images .* beside a JSON file with"):
+        build({}, folder=folder / place)
+    ends = {f"{which}_url": f"http://a.test/00000000{i}.jpg" for i, which in enumerate(WHICH)}
+    with pytest.raises(NoticeError, match=r"has none of the 2 images"):
+        build(ends, folder=folder / place)
+
+
+@pytest.mark.parametrize("told", ["[]", "{", '{"url": null}', '{"url": 3}', "[" * 99_999, "\xff"])
+def test_a_file_beside_an_image_may_tell_no_address(build, tmp_path, images, told):
+    shutil.copytree(images, tmp_path / "images")
+    for i in (0, 1):
+        (tmp_path / "images" / f"{i}.json").write_bytes(told.encode("latin-1"))
+    assert len(build({}, folder=tmp_path / "images").pairs) == 4
 
 
 def test_a_folder_that_has_none_says_what_was_looked_for(build, tmp_path, images):

@@ -39,6 +39,12 @@ def read(tmp_path, content: bytes, *required, optional=(), synonyms=None):
         (b'image,label,,\na.png,red,,\n,,,\nb.png,"sky, blue",,\n,,,\n\n', "2 rows without text"),
         (b'image,label\na.png,red,,\nb.png,"sky, blue",\n', ""),
         (b"\n,,\n" + WITH_COMMA, ""),
+        (b'"image","label"\n"a.png","red"\n"b.png","sky, blue"\n', ""),
+        (b'"image";"label"\n"a.png";"red"\n"b.png";"sky, blue"\n', "separated by semicolons."),
+        (b'"image"\t"label"\na.png\tred\nb.png\t"sky, blue"\n', "separated by tabs."),
+        (b'"image"|label\na.png|red\nb.png|"sky, blue"\n', "separated by bars."),
+        (b'"","image","label"\n"1","a.png","red"\n"2","b.png","sky, blue"\n', ""),  # R's
+        (b'image, "label"\na.png, red\nb.png, "sky, blue"\n', ""),
     ],
 )
 def test_a_table_is_read_whoever_wrote_it(tmp_path, content, told):
@@ -82,6 +88,10 @@ def test_other_names_are_read_where_one_is_meant(tmp_path):
         (b"\n,,\n", r"lacks the columns image, label\. It is empty\. Correct"),
         (b"image,label\n\xff,b\n", "is not text in UTF-8"),
         (b'image,label\n"a,b\n', "cannot be read as CSV .* quotation mark"),
+        (b'"image","label\na,b\n', "cannot be read as CSV .unexpected end of data.* not closed"),
+        (b'"image";"label\na;b\n', "cannot be read as CSV .unexpected end of data.* not closed"),
+        (b'image,"label\na,b\n', "cannot be read as CSV .unexpected end of data.* not closed"),
+        (b'"image,label\na,b\n', "cannot be read as CSV .unexpected end of data.* not closed"),
         (b'{"image": "a.png"}\n', "is JSON, not a table"),
         (b"PK\x03\x04" + bytes(99), r"is a spreadsheet's own file\. Save it there as CSV"),
     ],
@@ -109,3 +119,10 @@ def test_words_of_truth():
     assert {truth(word) for word in ("true", "TRUE", " True", "1", "1.0", "yes", "t")} == {True}
     assert {truth(word) for word in ("false", "False", "0", "0.0", "no ", "F")} == {False}
     assert {truth(word) for word in ("", "2", "maybe", "nan")} == {None}
+
+
+def test_names_of_columns_may_have_another_unicode_form(tmp_path):
+    """The name "rést", with its accent as a sign of its own."""
+    rows, said = read(tmp_path, "re\u0301st,image\na,b\n".encode(), "r\u00e9st")
+    assert rows == [{"r\u00e9st": "a"}]
+    assert "such as 're\u0301st'" in said

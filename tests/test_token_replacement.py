@@ -1,12 +1,13 @@
 """Symmetric token replacement, with a tokenizer that splits some words in two."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import permutations, product
 
 import pytest
 from test_pairs import a_pair
 
 from notice_lib import NoticeError, PairSet, replace_tokens
+from notice_lib.pairs import symmetric
 from notice_lib.pairs.prompts import option_spans
 
 WORDS = ("red", "blue", "green", "pink", "grey", "crimson", "violet", "white")
@@ -93,3 +94,27 @@ def test_a_word_in_another_case_is_the_same_word():
     drawn = {words_in(replace_tokens(pairs[0], pairs, layout, seed)) for seed in range(100)}
     assert {word.lower() for two in drawn for word in two} == {"green", "white"}
     assert all(first.lower() != second.lower() for first, second in drawn)
+
+
+def test_answers_of_several_words_and_what_is_near_them_are_never_drawn():
+    """Such an answer is none of the words of the prompt, and `shown` need not have it."""
+    near = {"sky blue": {"ice blue"}, "dark red": {"deep red"}}
+    pairs = a_set(
+        (
+            "sky blue",
+            "ice blue",
+            "hot pink",
+            "dark red",
+            "Dark Red",
+            "deep red",
+            "pale grey",
+            "jet black",
+        ),
+        {word: frozenset(others) for word, others in symmetric(near).items()},
+        correct="sky blue",
+        incorrect="dark red",
+        prompt="Is this sky blue or dark red?",
+        shown=("Hot Pink",),
+    )
+    prompts = {replace_tokens(pairs[0], pairs, layout, seed) for seed in range(20)}
+    assert prompts == {f"Is this {a} or {b}?" for a, b in permutations(("pale grey", "jet black"))}

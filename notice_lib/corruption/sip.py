@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import NoticeError
+from ..models.wording import same_words
 from ..pairs import ORDERS, PairSet, SemanticPair, symmetric
 
 Question = Callable[[str, str, str], str]
@@ -58,6 +59,9 @@ class Scene:
         prompts: the question with `answers[0]` offered first, and with `answers[1]` first.
         shown: every word of the slot that is true of either image; the two answers by default.
         masks: a mask file for each image, or None.
+
+    Raises:
+        NoticeError: the answers are the same words to a model (`models.wording`).
     """
 
     scene_id: str
@@ -68,6 +72,14 @@ class Scene:
     prompts: tuple[str, str]
     shown: tuple[str, ...] = ()
     masks: tuple[Path | None, Path | None] = (None, None)
+
+    def __post_init__(self):
+        one, other = self.answers
+        if same_words(one, other):
+            raise NoticeError(
+                f"The answers of a scene are {one!r} and {other!r}, which are the same words to a "
+                "model. Ask about two others."
+            )
 
     def pair(self, clean: int, first: int) -> SemanticPair:
         """The pair whose clean image is `images[clean]` and that offers `answers[first]` first.

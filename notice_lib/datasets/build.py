@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -48,13 +49,13 @@ class Built:
         pairs: all of them; `select` draws the ones to work with.
         steps: what was done, and how many files, images and scenes were left.
         source: of the images.
-        left_out: {file: why it is in no pair}.
+        left_out: {file, or address of what is not at hand: why it is in no pair}.
     """
 
     pairs: PairSet
     steps: Steps
     source: Source
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[Path | str, str] = field(default_factory=dict)
 
 
 def select(

@@ -15,6 +15,7 @@ from ..pairs.files import refuse_used
 from ..plotting.look import SERIES, AltFigure, described, subplots
 from ..provenance import versions
 from .build import Built, Source, Steps, select
+from .image_files import short
 
 UNITS = ("rows", "images", "scenes", "pairs")
 """What a step may count; its name begins with it, e.g. "images: that decode"."""
@@ -56,14 +57,14 @@ def write_card(
     source: Source,
     seed: int,
     command: str = "",
-    left_out: Mapping[str, str] | None = None,
+    left_out: Mapping[Path | str, str] | None = None,
 ) -> None:
     """Write README.md, steps.csv, steps.png and, where files were left out, left_out.csv.
 
     Args:
         folder: of the set, which exists.
         pairs: what was written there.
-        left_out: {file: why it is in no pair}.
+        left_out: {file, or address of what is not at hand: why it is in no pair}.
     """
     folder, left_out = Path(folder), dict(left_out or {})
     table = pd.DataFrame(steps, columns=["step", "left"])
@@ -79,7 +80,8 @@ def write_card(
         _again(pairs, seed, command),
     ]
     if left_out:
-        rows = pd.DataFrame(sorted(left_out.items()), columns=["file", "reason"])
+        named = sorted((short(file), reason) for file, reason in left_out.items())
+        rows = pd.DataFrame(named, columns=["file", "reason"])
         rows.to_csv(folder / "left_out.csv", index=False)
     text = "\n\n".join(part for part in parts if part)
     (folder / "README.md").write_text(text + "\n", encoding="utf-8")
@@ -120,7 +122,7 @@ def _what(pairs: PairSet) -> str:
     return _markdown(pd.DataFrame(rows, columns=["slot", *ORDERS]))
 
 
-def _left_out(left_out: Mapping[str, str]) -> str:
+def _left_out(left_out: Mapping[Path | str, str]) -> str:
     if not left_out:
         return ""
     return f"Files left out: {len(left_out)}. `left_out.csv` says which, and why."

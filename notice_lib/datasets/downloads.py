@@ -139,13 +139,6 @@ def download_images(
     return _table(asked, known, cache)
 
 
-def count_reasons(table: pd.DataFrame) -> pd.Series:
-    """Count the URLs that gave an image ("downloaded") and those that did not, by kind of error."""
-    counts = table["error"].map(_kind).value_counts()
-    downloaded = int(counts.pop("")) if "" in counts else 0
-    return pd.concat([pd.Series({"downloaded": downloaded}), counts]).rename("addresses")
-
-
 class _FailedError(Exception):
     """A URL gave no image, for this reason; the host may ask for a pause before another try."""
 

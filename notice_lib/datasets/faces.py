@@ -3,6 +3,7 @@
 Layout of the Kaggle data sets: `images/{train,validation,test}/<emotion>/*.jpg`.
 """
 
+import re
 import warnings
 from pathlib import Path
 
@@ -32,11 +33,12 @@ EMOTIONS = {
 """{name of the folder: adjective in the question}."""
 _SYNONYMS = {
     "angry": "anger",
-    "disgusted": "disgust",
-    "fearful": "fear afraid scared",
-    "happy": "happiness joy",
+    "disgusted": "disgust disgusting",
+    "fearful": "fear afraid scared frightened",
+    "happy": "happiness joy joyful",
+    "neutral": "neutrality natural",
     "sad": "sadness",
-    "surprised": "surprise",
+    "surprised": "surprise suprise",  # the second is how some archives write it
 }
 _ADJECTIVES = {adjective: adjective for adjective in EMOTIONS.values()} | {
     name: adjective for adjective, names in _SYNONYMS.items() for name in names.split()
@@ -53,8 +55,8 @@ PARTS = {
 def read_facial_expressions(images: str | Path, part: str = "train", seed: int = 0) -> Built:
     """Pairs of two portraits with different emotions.
 
-    Folders may have other usual names, such as "Anger" or "happiness", and some emotions may be
-    missing. Folders of anything else, such as "contempt", are left out and counted.
+    Folders may have other usual names, such as "Anger", "happiness" or "3_happy", and some emotions
+    may be missing. Folders of anything else, such as "contempt", are left out and counted.
 
     Args:
         images: the folder `images` of the unpacked archive, or the one that holds it, or the part.
@@ -95,6 +97,11 @@ def _folder(given: Path, part: str) -> Path:
     )
 
 
+def _word(name: str) -> str:
+    """A folder's name in lower case, without a number: "angry" for "0_Angry" or "angry (1)"."""
+    return re.sub(r"^[\W\d_]+|[\W\d_]+$", "", name).lower()
+
+
 def _list(folders: list[Path]) -> str:
     return ", ".join(folder.name for folder in folders) or "no folders"
 
@@ -105,7 +112,7 @@ def _labelled(folder: Path) -> tuple[list[LabelledImage], Steps]:
     for place in folders_in(folder):
         found = files_in(place)
         files += len(found)
-        if adjective := _ADJECTIVES.get(place.name.strip().lower()):
+        if adjective := _ADJECTIVES.get(_word(place.name)):
             labelled += [LabelledImage(path, adjective, "", "emotion") for path in found]
         else:
             strange.append(place)

@@ -15,6 +15,7 @@ from ..files import write_atomically
 from ..pairs.images import ending_of
 from .build import Built, Source
 from .labelled import build_pairs
+from .labels import present
 from .own import QUESTION, SLOT, own_source, template
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ def _text(names: Mapping[str, list[str]], column: str, value, where: str) -> str
         return ""
     if isinstance(value, float) and value.is_integer():  # and floats for integers beside a NaN
         value = int(value)
+    if isinstance(value, int) and value == -1:  # where data sets have integers for classes
+        return ""
     if column in names and isinstance(value, int):
         return names[column][value] if 0 <= value < len(names[column]) else ""
     if not isinstance(value, str | int | float):
@@ -181,7 +184,7 @@ def _text(names: Mapping[str, list[str]], column: str, value, where: str) -> str
             f"{where} holds {value!r}, a {type(value).__name__}, where one label is needed. Name a "
             "column with one label in each row, or make one with the data set's `map`."
         )
-    return str(value).strip()
+    return present(str(value))
 
 
 def _file(value, folder: Path, where: str, roots: tuple[Path, ...] | None) -> Path:

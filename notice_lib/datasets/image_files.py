@@ -10,6 +10,9 @@ from ..errors import NoticeError
 from ..files import sha256
 from ..pairs.images import check_image
 
+LeftOut = dict[Path | str, str]
+"""{file, or the address or id of one that is not at hand: why it is in no pair}."""
+
 
 def folders_in(place: Path) -> list[Path]:
     """The folders of a place, by name, without those that systems and archives hide there."""
@@ -27,17 +30,17 @@ def _visible(place: Path) -> list[Path]:
     return [path for path in sorted(place.iterdir()) if not path.name.startswith((".", "__"))]
 
 
-def short(path: Path) -> str:
-    """A file as the card names it: without the folders of this machine."""
-    return "/".join(path.parts[-3:])
+def short(file: Path | str) -> str:
+    """A file as the card names it: without the folders of this machine; an address as it is."""
+    return "/".join(file.parts[-3:]) if isinstance(file, Path) else file
 
 
-def an_example(left_out: Mapping[str, str]) -> str:
+def an_example(left_out: Mapping[Path | str, str]) -> str:
     """A sentence on one of the files that were left out, to end a message with."""
-    return next((f" For example, {name} {why}." for name, why in left_out.items()), "")
+    return next((f" For example, {short(file)} {why}." for file, why in left_out.items()), "")
 
 
-def check_files(paths: set[Path], left_out: dict[str, str]) -> dict[Path, str]:
+def check_files(paths: set[Path], left_out: LeftOut) -> dict[Path, str]:
     """SHA-256 of each usable image; why the others are not usable goes to `left_out`."""
 
     def look(path):
@@ -52,7 +55,7 @@ def check_files(paths: set[Path], left_out: dict[str, str]) -> dict[Path, str]:
             results, total=len(ordered), desc="checking", unit="image"
         ):
             if reason:
-                left_out[short(path)] = reason
+                left_out[path] = reason
             else:
                 digests[path] = content
     return digests

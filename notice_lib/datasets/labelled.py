@@ -10,8 +10,8 @@ from ..corruption.sip import LabelledImage, Question, draw_scenes, pairs_of, voc
 from ..errors import NoticeError
 from ..pairs import symmetric
 from .build import Built, Source
-from .image_files import an_example, check_files, short
-from .labels import one_spelling
+from .image_files import LeftOut, an_example, check_files, short
+from .labels import one_spelling, refuse_several
 
 
 def build_pairs(
@@ -29,7 +29,7 @@ def build_pairs(
     Left out, and counted, are files that are not usable images (`notice_lib.pairs.images`), copies
     of another file with the same label, and files whose bytes come under several labels of one
     slot. What is drawn depends on the seed, the labels and the bytes of the images, not on names of
-    files or on their order. Labels that differ in case, spaces or Unicode form only are one label.
+    files or on their order. Labels that are the same words to a model are one label.
 
     Args:
         near_synonyms: {attribute: attributes that are never its partner's}; closed to both sides.
@@ -40,7 +40,7 @@ def build_pairs(
         UserWarning: labels were read as one.
 
     Raises:
-        NoticeError: a label is a list, or no two images can be partners.
+        NoticeError: a label is a list or lists several words, or no two images can be partners.
 
     Source: paper, section 3; published code, preprocessing/1_mit and 1_face.
     """
@@ -50,6 +50,8 @@ def build_pairs(
         one_spelling(getattr(image, name) for image in images)
         for name in ("attribute", "rest", "slot")
     )
+    for image in images:
+        refuse_several(image.attribute)
     images = [
         LabelledImage(image.path, attribute(image.attribute), rest(image.rest), slot(image.slot))
         for image in images
@@ -57,7 +59,7 @@ def build_pairs(
     near: dict[str, set[str]] = defaultdict(set)
     for word, others in symmetric(near_synonyms or {}).items():
         near[attribute(word)].update(map(attribute, others))
-    left_out: dict[str, str] = {}
+    left_out: LeftOut = {}
     digests = check_files({image.path for image in images}, left_out)
     usable = [image for image in images if image.path in digests]
     distinct = _distinct(usable, digests, left_out)
@@ -74,7 +76,7 @@ def build_pairs(
         )
     paired = {path for scene in scenes for path in scene.images}
     alone = [image for image in distinct if image.path not in paired]
-    left_out.update({short(image.path): "has no partner" for image in alone})
+    left_out.update({image.path: "has no partner" for image in alone})
     done = [
         *steps,
         ("images: that decode and show something", len(usable)),
@@ -85,7 +87,7 @@ def build_pairs(
     return Built(pairs_of(scenes, vocabulary(distinct), near), done, source, left_out)
 
 
-def _distinct(images, digests, left_out) -> list[LabelledImage]:
+def _distinct(images, digests, left_out: LeftOut) -> list[LabelledImage]:
     """One image for each content and slot; none where its labels contradict each other."""
     alike: dict[tuple[str, str], list[LabelledImage]] = defaultdict(list)
     for image in images:
@@ -95,8 +97,8 @@ def _distinct(images, digests, left_out) -> list[LabelledImage]:
         first, *others = same
         if len({(image.attribute, image.rest) for image in same}) > 1:
             labels = " and ".join(sorted({f"{i.attribute} {i.rest}".strip() for i in same}))
-            left_out.update({short(image.path): f"is labelled {labels}" for image in same})
+            left_out.update({image.path: f"is labelled {labels}" for image in same})
             continue
         kept.append(first)
-        left_out.update({short(i.path): f"is a copy of {short(first.path)}" for i in others})
+        left_out.update({i.path: f"is a copy of {short(first.path)}" for i in others})
     return kept

@@ -1,7 +1,6 @@
 """Pairs from your own images and a table of labels, or of ready pairs (`pairs.tables`)."""
 
 import re
-import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,12 +12,12 @@ from ..errors import NoticeError
 from ..pairs.files import whole
 from ..pairs.folders import Folder
 from ..pairs.masks import check_masks
-from ..pairs.prompts import option_spans, replace_options
+from ..pairs.prompts import option_spans, replace_options, spelled, visible
 from ..pairs.tables import Row, column_names, read_table
 from .build import Built, Source
-from .image_files import an_example, check_files, short
+from .image_files import LeftOut, an_example, check_files, short
 from .labelled import build_pairs
-from .labels import fold
+from .labels import fold, present
 
 QUESTION = "Is this {rest} {first} or {second}?"
 LABELS = ("image", "attribute")
@@ -32,7 +31,6 @@ SYNONYMS = {
 PAIRS = ("clean_image", "corrupt_image", "prompt", "correct", "incorrect")
 """Columns of a table of pairs; it may also have those of `MORE`."""
 MORE = ("slot", "scene", "clean_masks", "corrupt_masks")
-_MISSING = ("nan", "NaN", "<NA>", "#N/A")  # What pandas and spreadsheets write for an empty field.
 SLOT = "attribute"
 """The slot of answers for which none is given."""
 
@@ -106,8 +104,8 @@ def read_labels(
         label = LabelledImage(
             path=_file(where, row, "image", folder),
             attribute=_text(where, row, "attribute"),
-            rest=_optional(row, "rest"),
-            slot=_optional(row, "slot") or SLOT,
+            rest=present(row["rest"]),
+            slot=present(row["slot"]) or SLOT,
         )
         before, known = labels.setdefault((label.path, fold(label.slot)), (where, label))
         if fold(known.attribute) != fold(label.attribute) or fold(known.rest) != fold(label.rest):
@@ -133,9 +131,10 @@ def read_pairs(
 ) -> Built:
     """Pairs from a table of pairs: two images, a prompt, and the answer that is true of each.
 
-    A prompt offers both answers with "or" in between. The other direction and the other order of
-    the options are made from it, so rows that say the same again are left out; so are rows whose
-    images do not decode, or are the same. All are counted.
+    A prompt offers both answers with "or" in between, and they are spelled as it writes them, in
+    its upper or lower case. The other direction and the other order of the options are made from
+    it, so rows that say the same again are left out; so are rows whose images do not decode, or are
+    the same. All are counted.
 
     Args:
         table: CSV with `PAIRS`; its paths are relative to the folder `images`.
@@ -144,14 +143,14 @@ def read_pairs(
 
     Raises:
         NoticeError: the table cannot be read or lacks a column, a row names no file in the folder
-            or its prompt does not offer its answers, two rows contradict each other or have one
-            scene, or no usable row is left.
+            or its prompt does not offer its answers, or they are the same words to a model, two
+            rows contradict each other or have one scene, or no usable row is left.
     """
     folder = _folder(table, images)
     rows = read_table(Path(table), PAIRS, MORE)
     lines = [(where, _scene(where, row, folder, task)) for where, row in rows]
     _tell_alike(folder)
-    left_out: dict[str, str] = {}
+    left_out: LeftOut = {}
     digests = check_files({path for _, scene in lines for path in scene.images}, left_out)
     usable = [line for line in lines if _usable(line[1], digests, left_out)]
     distinct = _distinct(usable, digests)
@@ -200,15 +199,10 @@ def _file(where: str, row: Row, column: str, folder: Folder) -> Path:
 
 
 def _text(where: str, row: Row, column: str) -> str:
-    text = _optional(row, column)
-    if not text:
-        raise NoticeError(f"{where}: {column} is empty. Fill it in or drop the row.")
-    return text
-
-
-def _optional(row: Row, column: str) -> str:
-    text = row[column].strip()
-    return "" if text in _MISSING else text
+    if text := present(row[column]):
+        return text
+    mark = f" but for {row[column]!r}" if row[column].strip() else ""
+    raise NoticeError(f"{where}: {column} is empty{mark}. Fill it in or drop the row.")
 
 
 def _masks_of(labels: Iterable[LabelledImage], folder: Path, masks: Path) -> dict[Path, Path]:
@@ -227,38 +221,41 @@ def _masks_of(labels: Iterable[LabelledImage], folder: Path, masks: Path) -> dic
 def _scene(where: str, row: Row, folder: Folder, task: str) -> Scene:
     """One row; without an id unless the table has one."""
     # One Unicode form, so that the answers are found in the prompt.
-    texts = (unicodedata.normalize("NFC", _text(where, row, name)) for name in PAIRS[2:])
-    prompt, *answers = texts
+    prompt, *answers = (visible(_text(where, row, name)) for name in PAIRS[2:])
     correct, incorrect = (whole(answer, prompt) for answer in answers)
     try:
         spans = option_spans(prompt, correct, incorrect)
     except NoticeError as error:
         raise NoticeError(f"{where}: {error}") from None
+    correct, incorrect = spelled(prompt, spans)
     other = replace_options(prompt, spans, incorrect, correct)
     clean, corrupt = (
-        _file(where, row, name, folder) if _optional(row, name) else None
+        _file(where, row, name, folder) if present(row[name]) else None
         for name in ("clean_masks", "corrupt_masks")
     )
     images = tuple(_file(where, row, name, folder) for name in PAIRS[:2])
     for mask, image in zip((clean, corrupt), images, strict=True):
         if mask:
             check_masks(mask, image)
-    return Scene(
-        scene_id=_optional(row, "scene"),
-        task=task,
-        slot=_optional(row, "slot") or SLOT,
-        images=(images[0], images[1]),
-        answers=(correct, incorrect),
-        prompts=(other, prompt) if spans.incorrect < spans.correct else (prompt, other),
-        masks=(clean, corrupt),
-    )
+    try:
+        return Scene(
+            scene_id=present(row["scene"]),
+            task=task,
+            slot=present(row["slot"]) or SLOT,
+            images=(images[0], images[1]),
+            answers=(correct, incorrect),
+            prompts=(other, prompt) if spans.incorrect < spans.correct else (prompt, other),
+            masks=(clean, corrupt),
+        )
+    except NoticeError as error:
+        raise NoticeError(f"{where}: {error}") from None
 
 
-def _usable(scene: Scene, digests: Mapping[Path, str], left_out: dict[str, str]) -> bool:
+def _usable(scene: Scene, digests: Mapping[Path, str], left_out: LeftOut) -> bool:
     """Whether both images are usable and differ; if not, why goes to `left_out`."""
     contents = [digests.get(path) for path in scene.images]
     if None not in contents and contents[0] == contents[1]:
-        left_out[short(scene.images[1])] = f"is the same as {short(scene.images[0])}, its partner"
+        left_out[scene.images[1]] = f"is the same as {short(scene.images[0])}, its partner"
     return None not in contents and contents[0] != contents[1]
 
 

@@ -3,9 +3,12 @@
 The images are not published, so everybody has stored them under names of their own. Looked for are,
 in the folder and in folders within it, with the usual endings of images or none:
 
+- the address in a JSON file of the image's name beside it, as img2dataset leaves it. Such an image
+  is known by that address alone, because img2dataset names files by rows of its table;
 - image ids, such as `123.jpg`;
 - image ids with zeros before them, whose digits may be spread over folders: `000123.jpg`,
   `000/000/123.jpg`;
+- image ids with zeros before them in numbered folders: `00001/000000123.jpg`;
 - the SHA-256 or the MD5 of an image's address, in hexadecimal;
 - the last part of an address, with its own ending or another, where no two addresses of the table
   end alike.
@@ -14,6 +17,7 @@ A folder has names of one of these kinds: the one by which most images are found
 """
 
 import hashlib
+import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -39,9 +43,13 @@ def find_images(folder: Path, keys: list[Key], addresses: Iterable[str]) -> dict
     """
     files = _files(folder)
     images = [path for path in files if path.suffix.lower() in ("", *ENDINGS)]
-    by_name = _index(files, lambda path: path.name)
+    beside = {path: address for path in images if (address := _address_beside(path))}
+    by_address = _index(beside, beside.__getitem__)
+    images = [path for path in images if path not in beside]
+    by_name = _index((path for path in files if path not in beside), lambda path: path.name)
     by_stem = _index(images, lambda path: path.stem)
     by_number = _index(images, lambda path: _number(path.relative_to(folder).with_suffix("").parts))
+    by_own_number = _index(images, _own_number)
     ends = Counter(map(_end, addresses))
     stems = Counter(PurePosixPath(end).stem for end in ends.elements())
 
@@ -53,8 +61,10 @@ def find_images(folder: Path, keys: list[Key], addresses: Iterable[str]) -> dict
         return name if stems[name] == 1 else ""
 
     kinds: tuple[tuple[dict[str, list[Path]], Callable[[Key], str]], ...] = (
+        (by_address, lambda key: _nfc(key[1])),
         (by_stem, lambda key: _nfc(key[0])),
         (by_number, lambda key: _number((key[0],))),
+        (by_own_number, lambda key: _number((key[0],))),
         (by_stem, lambda key: _sha256(key[1])),
         (by_stem, lambda key: _md5(key[1])),
         (by_name, end),
@@ -78,6 +88,7 @@ def describe_names(folder: Path, key: Key) -> str:
         f"{name}.jpg, {name.zfill(12)}.jpg" if name else "(the row has no image id)",
         f"{_sha256(address)}.jpg, {_md5(address)}.jpg",
         _end(address) or "(the address names no file)",
+        f"any name beside a JSON file with the url {address}",
     ]
     there = [path.relative_to(folder).as_posix() for path in _files(folder)[:3]]
     return (
@@ -106,6 +117,26 @@ def _index(files: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str, l
         if name := _nfc(name_of(path)):
             index[name].append(path)
     return dict(index)
+
+
+def _address_beside(image: Path) -> str:
+    """The address in the JSON file of an image's name; "" where there is none."""
+    try:
+        told = json.loads(image.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    address = told.get("url") if isinstance(told, dict) else None
+    return address.strip() if isinstance(address, str) else ""
+
+
+def _own_number(path: Path) -> str:
+    """The number that a file's name writes alone; "" where it may be the end of a longer one.
+
+    Digits of one number that are spread over folders come in equal parts, or fewer in the name.
+    """
+    folder = path.parent.name
+    spread = folder.isdecimal() and len(path.stem) <= len(folder)
+    return "" if spread else _number((path.stem,))
 
 
 def _number(parts: tuple[str, ...]) -> str:

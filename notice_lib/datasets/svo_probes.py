@@ -17,13 +17,14 @@ from typing import NamedTuple
 
 from ..corruption.sip import Scene, pairs_of
 from ..errors import NoticeError
+from ..models.wording import same_words
 from ..pairs import symmetric
 from ..pairs.prompts import option_spans, replace_options
 from ..pairs.tables import read_table, truth
 from .build import Built, Source, Steps
 from .downloads import download_images
 from .grammar import SLOTS, Triplet, grammatical_question
-from .image_files import an_example, check_files
+from .image_files import LeftOut, an_example, check_files
 from .svo_images import Key, describe_names, find_images
 from .svo_words import NEAR_SYNONYMS
 
@@ -164,7 +165,7 @@ def _row(fields: dict[str, str], question, near) -> _Row | str:
     if any("person" in word.split() for triplet in triplets for word in triplet):
         return _CHECKS[3]
     options = triplets[0].option(slot), triplets[1].option(slot)
-    if options[1] in near.get(options[0], ()):
+    if options[1] in near.get(options[0], ()) or same_words(*options):
         return _CHECKS[4]
     try:
         prompts = _prompts(fields, triplets, slot, options, question)
@@ -216,7 +217,7 @@ def _prompts(fields, triplets, slot, options, question) -> tuple[str, str]:
 
 def _find_images(
     rows: list[_Row], addresses: set[str], images, cache
-) -> tuple[dict[Key, Path], dict[str, str]]:
+) -> tuple[dict[Key, Path], LeftOut]:
     """{(id, address): file} of what is at hand, and {id or address: why it is not}."""
     keys = sorted({key for row in rows for key in row.keys})
     found = find_images(Path(images), keys, addresses) if images is not None else {}
@@ -231,7 +232,7 @@ def _find_images(
         warnings.warn(told, stacklevel=3)
     if cache is None:
         return found, {address or name: "is the name of no file" for name, address in lacking}
-    left_out = {}
+    left_out: LeftOut = {}
     downloaded = download_images(sorted({address for _, address in lacking}), Path(cache))
     files = {line.url: line for line in downloaded.itertuples()}
     for name, address in lacking:

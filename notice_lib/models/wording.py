@@ -4,7 +4,7 @@ Both sides are normalised alike, after the convention of VQA's evaluation (Antol
 Visual Question Answering", 2015), which compares answers without case, articles and punctuation.
 Here:
 
-1. Unicode's compatibility form (NFKC), in lower case;
+1. Unicode's compatibility form (NFKC), in lower case, without signs that do not show;
 2. a hyphen or dash between words is a space: "light-blue" and "light - blue" are "light blue";
 3. no spaces around other punctuation, as BERT's decoder writes them: "it ' s" is "it's";
 4. no quotation marks around the answer and no punctuation behind it: "green." is "green";
@@ -19,6 +19,7 @@ This decides which answers count as correct. It never decides which tokens are s
 import re
 import unicodedata
 
+from ..pairs.prompts import visible
 from .base import VLM
 
 _MARKS = " \t\n.,;:!?\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb*"
@@ -27,11 +28,16 @@ _MARKS = " \t\n.,;:!?\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb*"
 
 def normalised(text: str) -> str:
     """A text by the rule above; empty if nothing but punctuation is in it."""
-    text = unicodedata.normalize("NFKC", text).lower()
+    text = unicodedata.normalize("NFKC", visible(text)).lower()
     text = re.sub(r"(?<=\w)\s*[-\u2010-\u2015]\s*(?=\w)", " ", text)
     text = re.sub(r"\s*([^\w\s])\s*", r"\1", text)
     text = " ".join(text.split()).strip(_MARKS)
     return re.sub(r"^(an?|the) (?=.)", "", text)
+
+
+def same_words(one: str, other: str) -> bool:
+    """Whether the rule makes two texts equal; of mere punctuation, only the same is."""
+    return (normalised(one) or one) == (normalised(other) or other)
 
 
 def is_option(model: VLM, prompt: str, answer: str, option: str, other: str) -> bool:

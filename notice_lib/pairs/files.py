@@ -155,7 +155,7 @@ def _values(row: dict[str, str], locate: Callable[[str], Path | None]) -> Row:
     return values | answers | {"distractor": distractor, "shown": _words(row["shown"])}
 
 
-def whole(option: str, prompt: str) -> str:
+def whole(option: str, prompt: str = "") -> str:
     """An option as the prompt has it: a spreadsheet with a gap writes the number 1 as "1.0"."""
     number = option.removesuffix(".0")
     return number if number.isdecimal() and option not in prompt else option

@@ -12,13 +12,15 @@ A picture becomes 8-bit RGB as you see it on a page:
 - Transparent pixels show white.
 - Of an animation or a file of several pages, the first picture counts.
 - 16-bit grey keeps the upper 8 of the bits that its largest value needs. Files say how many bits a
-  value has room for, not how many are used: a picture of 8 or 12 bits in 16 would become black.
+  value has room for, not how many are used: a picture of 8 or 12 bits in 16 would become black. A
+  sensor's few hot pixels, up to one value in 200, do not count as the largest; they become white.
 - Pillow reads the upper 8 bits only of 16-bit colour, so such a picture is refused where its values
   leave the upper ones unused. 32-bit and floating-point pixels have no known range and are refused.
 - CMYK is converted by Pillow's formula; embedded colour profiles are not applied.
 
 A picture of nearly one colour, such as the black one that a failed download leaves, shows nothing
-to ask about: `check_image` refuses it, and `open_image` opens it with a warning.
+to ask about, nor does a black one with a stamp on a hundredth of it: `check_image` refuses it, and
+`open_image` opens it with a warning. A small thing on a page of another colour is something.
 """
 
 import re
@@ -55,6 +57,10 @@ MAX_PIXELS = 8192 * 8192
 """Decoded, 200 MB."""
 MIN_CONTRAST = 2.0
 """A picture whose channels all have a smaller standard deviation (of 0 to 255) shows nothing."""
+BLACK, MOST = 8, 0.99
+"""A picture of which this share has a value below 8 in every channel is black."""
+HOT = 0.005
+"""Share of the values of a 16-bit picture that may be a sensor's hot pixels."""
 
 _PHOTOMETRIC = 262  # The tag of a TIFF that says whether 0 is white, which Pillow does not heed.
 _KINDS = (
@@ -162,7 +168,7 @@ def open_checked(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
             raise _damaged(error) from None
         if image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
             raise UnusableImageError("is a negative of 16 bits or more", "Store it as PNG.")
-        if deep and _colours(image).max() < 128:
+        if deep and _largest(_colours(image)) < 128:
             raise UnusableImageError(
                 "has 16 bits a channel of which the upper ones are unused",
                 "Store it with 8 bits a channel.",
@@ -175,6 +181,11 @@ def _colours(image: Image.Image) -> np.ndarray:
     """(height, width, channels) values, without how opaque the pixels are."""
     pixels = np.asarray(image)
     return pixels[..., :-1] if image.mode.endswith("A") else pixels
+
+
+def _largest(values: np.ndarray) -> int:
+    """The largest value but for hot pixels."""
+    return int(np.quantile(values, 1 - HOT, method="higher"))
 
 
 def _not_read(path: Path, formats: tuple[str, ...]) -> UnusableImageError:
@@ -237,8 +248,8 @@ def _rgb(image: Image.Image) -> Image.Image:
             raise UnusableImageError(
                 "has pixels outside of 0 to 65,535", "Store it with 8 or 16 bits a channel."
             )
-        unused = max(8, int(pixels.max()).bit_length()) - 8
-        return Image.fromarray((pixels >> unused).astype(np.uint8)).convert("RGB")
+        unused = max(8, _largest(pixels).bit_length()) - 8
+        return Image.fromarray((pixels >> unused).clip(max=255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         picture = image.convert("RGBA")
         page = Image.new("RGBA", picture.size, "white")
@@ -249,7 +260,9 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _blank(image: Image.Image) -> str | None:
     """Why an RGB picture shows nothing; None if it shows something."""
     statistics = ImageStat.Stat(image)
-    if max(statistics.stddev) >= MIN_CONTRAST:
+    counts = np.reshape(statistics.h, (3, 256))
+    dark = counts[:, :BLACK].sum(1).min() >= MOST * image.width * image.height
+    if max(statistics.stddev) >= MIN_CONTRAST and not dark:
         return None
-    red, green, blue = (round(mean) for mean in statistics.mean)
+    red, green, blue = statistics.median
     return f"shows nothing: nearly all of it has one colour, RGB ({red}, {green}, {blue})"

@@ -16,7 +16,7 @@ from ..errors import NoticeError
 from . import files as pair_files
 from .images import open_image
 from .masks import patch_mask, read_masks
-from .prompts import OptionSpans, option_spans
+from .prompts import OptionSpans, option_spans, spelled
 
 ORDERS = ("correct_first", "incorrect_first")
 SPLITS = ("seen", "heldout")
@@ -195,7 +195,7 @@ class PairSet:
 
     @classmethod
     def load(cls, folder: str | Path) -> "PairSet":
-        """Read a folder as `save` writes it.
+        """Read a folder as `save` writes it; answers are spelled as the prompt writes them.
 
         Time and memory grow in proportion to the rows; no image is opened.
 
@@ -207,12 +207,20 @@ class PairSet:
         pairs = []
         for where, values in pair_files.read_rows(folder, COLUMNS):
             try:
-                pairs.append(SemanticPair(**values))
+                pairs.append(_as_prompted(SemanticPair(**values)))
             except NoticeError as error:
                 raise NoticeError(f"{where}: {error}") from None
         listed, near = pair_files.read_vocabulary(folder)
         slots = {slot: tuple(words) for slot, words in listed.items()}
         return cls(tuple(pairs), slots, symmetric(near))
+
+
+def _as_prompted(pair: SemanticPair) -> SemanticPair:
+    """The pair with its answers in the prompt's own case, whose tokens a model is offered."""
+    correct, incorrect = spelled(pair.prompt, pair.spans)
+    if (correct, incorrect) == (pair.correct, pair.incorrect):
+        return pair
+    return replace(pair, correct=correct, incorrect=incorrect)
 
 
 def symmetric(near_synonyms: Mapping[str, Iterable[str]]) -> dict[str, frozenset[str]]:

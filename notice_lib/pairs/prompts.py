@@ -5,6 +5,7 @@ tokenizer's offsets, so no code ever counts words.
 """
 
 import re
+import unicodedata
 from typing import NamedTuple
 
 from ..errors import NoticeError
@@ -45,12 +46,26 @@ def option_spans(prompt: str, correct: str, incorrect: str) -> OptionSpans:
     return OptionSpans(a, b, middle)
 
 
+def spelled(prompt: str, spans: OptionSpans) -> tuple[str, str]:
+    """The correct and the incorrect option in the prompt's own upper or lower case."""
+    return prompt[slice(*spans.correct)], prompt[slice(*spans.incorrect)]
+
+
 def replace_options(prompt: str, spans: OptionSpans, correct: str, incorrect: str) -> str:
     """The prompt with other words in the places of the two options."""
     edits = sorted([(spans.correct, correct), (spans.incorrect, incorrect)], reverse=True)
     for (start, end), word in edits:
         prompt = prompt[:start] + word + prompt[end:]
     return prompt
+
+
+def visible(text: str) -> str:
+    """A text in Unicode's composed form, without signs that show nothing (category Cf).
+
+    A zero-width space or a soft hyphen within a word is another word to a tokenizer.
+    """
+    shown = (letter for letter in text if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFC", "".join(shown))
 
 
 def words_of(prompt: str) -> set[str]:

@@ -121,10 +121,20 @@ def _header(file: TextIO) -> tuple[str, list[str], bool, int]:
         lines, line = lines + 1, file.readline()
     names: list[str] = []
     delimiter = ","
+    refused: dict[str, csv.Error] = {}
     for tried in _DELIMITERS:
-        found = next(csv.reader([line], delimiter=tried, skipinitialspace=True, strict=True), [])
-        if len(found) > len(names):
-            delimiter, names = tried, [name.strip() for name in found]
+        try:
+            cells = next(
+                csv.reader([line], delimiter=tried, skipinitialspace=True, strict=True), []
+            )
+        except csv.Error as error:
+            # Names in quotation marks are well-formed for one delimiter only.
+            refused[tried] = error
+            continue
+        if len(cells) > len(names):
+            delimiter, names = tried, [name.strip() for name in cells]
+    if refused and len(names) < 2:
+        raise refused[max(refused, key=line.count)]
     return delimiter, names, f"{delimiter} " in line, lines
 
 
