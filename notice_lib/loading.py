@@ -9,7 +9,8 @@ from .choices import Attention, EngineName, Quantization, check_choice
 from .errors import NoticeError
 from .models.base import VLM
 from .models.decoder import DecoderOnly
-from .models.load import read_model, step
+from .models.load import OF_FILES, read_model, step
+from .patching.interface import INSTEAD
 from .patching.self_check import check_heads, random_input, verify
 
 
@@ -51,7 +52,7 @@ def load_model(
     model = read_model(name, device, dtype, attention, quantization)
     if engine == "reference":
         model.engine = engine
-    with step(name, "answering a question about a random image"):
+    with step(name, "answering a question about a random image", OF_FILES):
         inputs = random_input(model)
         if model.logits(inputs).isnan().any():
             raise NoticeError(
@@ -64,7 +65,7 @@ def load_model(
         if isinstance(model, DecoderOnly):
             check_heads(model, inputs)
     elif check:
-        with step(name, "comparing its engine with the reference"):
+        with step(name, "comparing its engine with the reference", INSTEAD):
             unproved = verify(model, inputs).unproved
         if unproved:
             warnings.warn(

@@ -5,13 +5,18 @@
 """
 
 import json
+import shutil
+from http.client import HTTPException
 from importlib.metadata import metadata
 from pathlib import Path
+from urllib.request import urlopen
 
 from .errors import NoticeError
-from .files import sha256
+from .files import sha256, write_atomically
 
 MANIFEST = "released.json"
+TIMEOUT = 60
+"""Seconds for a connection, and for each silence of a download."""
 
 
 def asset(name: str, file: str) -> str:
@@ -37,10 +42,9 @@ def fetch(name: str, digests: dict[str, str]) -> Path:
         The folder of the files, whose hashes are those of `digests`.
 
     Raises:
-        NoticeError: a file cannot be downloaded or has another hash; the folder then lacks it.
+        NoticeError: a file cannot be downloaded or has another hash, and is not kept.
     """
     from huggingface_hub import cached_assets_path
-    from torch.hub import download_url_to_file
 
     folder = cached_assets_path("notice-lib", namespace="checkpoints", subfolder=name)
     for file, digest in digests.items():
@@ -49,8 +53,8 @@ def fetch(name: str, digests: dict[str, str]) -> Path:
             continue
         url = f"{release_url()}/{asset(name, file)}"
         try:
-            download_url_to_file(url, str(path), digest)
-        except (OSError, RuntimeError) as error:  # RuntimeError: another hash
+            _download(url, path, digest)
+        except (OSError, HTTPException, ValueError) as error:
             raise NoticeError(
                 f"{name} is not part of this package, and {url} could not be downloaded to "
                 f"{folder}: {error}. Try again with a network and free disk space, or install from "
@@ -59,6 +63,34 @@ def fetch(name: str, digests: dict[str, str]) -> Path:
     return folder
 
 
+def _download(url: str, path: Path, digest: str) -> None:
+    """Download a file under its final name, if it is the expected one.
+
+    Raises:
+        ValueError: it has another SHA-256.
+    """
+
+    def write(unfinished: Path) -> None:
+        with urlopen(url, timeout=TIMEOUT) as answer, open(unfinished, "wb") as file:
+            shutil.copyfileobj(answer, file)
+        found = sha256(unfinished)
+        if found != digest:
+            raise ValueError(f"its SHA-256 is {found}, not {digest}")
+
+    write_atomically(path, write)
+
+
 def read_manifest(checkpoints: Path) -> dict[str, dict[str, str]]:
-    """Read {checkpoint: {file: SHA-256}} from a folder of checkpoints."""
-    return json.loads((checkpoints / MANIFEST).read_text(encoding="utf-8"))
+    """Read {checkpoint: {file: SHA-256}} from a folder of checkpoints.
+
+    Raises:
+        NoticeError: its released.json is missing or damaged.
+    """
+    path = checkpoints / MANIFEST
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NoticeError(
+            f"{path}, the list of checkpoints that a release has, cannot be read ({error}). "
+            "Reinstall the package, or in a checkout: git restore data/checkpoints."
+        ) from None

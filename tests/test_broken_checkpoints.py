@@ -60,6 +60,13 @@ def without_a_shard(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def an_index(text):
+    def change(folder):
+        (folder / "model.safetensors.index.json").write_text(text)
+
+    return change
+
+
 def cut(folder):
     def change(weights):
         weights[a_matrix(weights)] = weights[a_matrix(weights)][1:].clone()
@@ -83,6 +90,10 @@ BROKEN = [
     (remove("model.safetensors"), "has no weights: there is no model.safetensors"),
     (pickled, "in pytorch_model.bin, a pickle.*save_pretrained"),
     (without_a_shard, "lacks 1 of the 2 files.*: model-00002-of-00002.safetensors"),
+    (an_index("{}"), r"model\.safetensors\.index\.json is damaged: .*Download it again"),
+    (an_index("x"), r"model\.safetensors\.index\.json is damaged"),
+    (an_index('{"weight_map": ["model.safetensors"]}'), r"index\.json is damaged"),
+    (an_index('{"weight_map": {"a": 1}}'), r"index\.json is damaged"),
     (cut, "has weights of other shapes than its config.json says: .*Take config.json and weights"),
     (damaged, "logits that are no numbers"),
     (remove("tokenizer"), "has no tokenizer: none of tokenizer.json, .*Copy the tokenizer's files"),
@@ -96,6 +107,52 @@ def test_what_is_wrong_is_named_with_its_remedy(folder, breaks, told):
     with pytest.raises(NoticeError, match=told) as raised:
         load_model(folder, device="cpu")
     assert str(folder) in str(raised.value)
+
+
+CONFIGURATION = r"(?s)failed while reading its configuration.*\nCopy config\.json again"
+
+
+def with_code(model_type):
+    return {
+        "model_type": model_type,
+        "auto_map": {"AutoConfig": f"configuration_{model_type}.Config"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"model_type": "llava_llama"}, r"type 'llava_llama', which transformers [\d.]+ does not"),
+        (with_code("llava_xyz"), r"type 'llava_xyz', .*newer version.*converted.*is never run"),
+        (with_code("phi3_v"), r"type 'phi3_v', .*newer version.*converted.*is never run"),
+        (
+            {"architectures": "BlipForQuestionAnswering"},
+            'architectures in its config.json is "BlipForQuestionAnswering", which is no list',
+        ),
+        ({"model_type": ["blip"]}, CONFIGURATION),
+        ({"vision_config": "large"}, CONFIGURATION),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_cannot_be_used_has_the_remedy_of_a_configuration(
+    folder, values, told
+):
+    """Not that of damaged files or of the engine."""
+    edit(folder / "config.json", **values)
+    with pytest.raises(NoticeError, match=told) as raised:
+        load_model(folder, device="cpu")
+    said = str(raised.value)
+    assert "damaged" not in said and "engine=" not in said and "trust_remote_code" not in said
+
+
+def test_a_processor_that_is_code_has_its_own_remedy(folder):
+    for file in folder.glob("*processor_config.json"):
+        code = {"AutoProcessor": "processing_xyz.Processor"}
+        edit(file, processor_class="XyzProcessor", auto_map=code)
+    edit(folder / "tokenizer_config.json", processor_class="XyzProcessor")
+    with pytest.raises(NoticeError, match=r"The processor of .* is code .*is never run") as raised:
+        load_model(folder, device="cpu")
+    assert "damaged" not in str(raised.value)
 
 
 def test_an_empty_tokenizer_is_refused(tmp_path):
@@ -164,6 +221,24 @@ def test_an_adapter_needs_safetensors_and_a_base(tmp_path, monkeypatch):
     save_file({"x": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(NoticeError, match="names no base_model_name_or_path"):
         load_model(tmp_path, device="cpu")
+    for base in ("/nowhere/base", "nobody/nothing-here"):
+        edit(tmp_path / "adapter_config.json", base_model_name_or_path=base)
+        told = rf"adapter_config\.json names the base '{base}' .*which is not here: write"
+        with pytest.raises(NoticeError, match=told) as raised:
+            load_model(tmp_path, device="cpu")
+        assert "damaged" not in str(raised.value)
+    (tmp_path / "adapter_config.json").write_text("[")
+    with pytest.raises(NoticeError, match=r"adapter_config\.json is no JSON object"):
+        load_model(tmp_path, device="cpu")
+
+
+def test_an_adapter_that_cannot_be_merged_is_not_sent_to_another_engine(folder, monkeypatch):
+    monkeypatch.setattr(adapters, "find_spec", lambda name: object())
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "UNHEARD"}))
+    save_file({"x": torch.zeros(1)}, folder / "adapter_model.safetensors")
+    with pytest.raises(NoticeError, match=r"failed while merging.*\n.*merge_and_unload") as raised:
+        load_model(folder, device="cpu")
+    assert "engine=" not in str(raised.value)
 
 
 @pytest.mark.skipif(find_spec("peft") is None, reason="peft is optional; CI installs it")

@@ -106,6 +106,21 @@ def test_the_demo_shows_a_patch_that_turns_the_answer_around(name):
     assert pair.correct in draw(example).alt
 
 
+@pytest.mark.parametrize("name", ["blip-mini", "llava-mini"])
+def test_the_demo_frames_the_cell_of_its_patch(name):
+    """The frame lies at the token's name and the layer's number, and around the drawn value."""
+    example = find_example(load_model(name, "cpu"))
+    best, figure = example.best, draw(example)
+    (axes,) = [axes for axes in figure.axes if axes.get_xlabel() == "layer"]
+    (frame,) = [patch for patch in axes.patches if not patch.get_fill()]
+    column, row = (int(corner + 0.5) for corner in frame.get_xy())
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    same = example.table.drop_duplicates("position").sort_values("position")["position"].tolist()
+    assert same[row] == best["position"] and names[row] in best["token"]
+    assert column == best["layer"]
+    assert axes.images[0].get_array()[row, column] == pytest.approx(best["fraction_recovered"])
+
+
 def test_the_demo_says_at_once_that_it_cannot_write(tmp_path):
     for out, said in (
         (tmp_path / "none" / "a.png", "cannot be written (No such file or directory)"),

@@ -1,5 +1,6 @@
 """Notebooks executed elsewhere become an edition of the book, and results are accepted."""
 
+import itertools
 import json
 import os
 import re
@@ -165,6 +166,37 @@ def test_results_are_accepted_without_their_sweeps(run_folder, tmp_path):
     accept_results.accept(run_folder, "blip-vqa-base", True, results)
     assert json.loads((target / "manifest.json").read_text())["minutes"] == 1
     assert [path.name for path in results.iterdir()] == ["blip-vqa-base"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "killed"),
+    [(shutil, "copy", 2), (Path, "rename", 1), (Path, "rename", 2), (shutil, "rmtree", 3)],
+)
+def test_results_are_replaced_whole_or_not_at_all(
+    run_folder, tmp_path, monkeypatch, owner, name, killed
+):
+    """If a call is killed, the next one finds all of the old results or all of the new."""
+    results = tmp_path / "results"
+    results.mkdir()
+    target = accept_results.accept(run_folder, "blip", False, results)
+    files = {path.name for path in target.iterdir()}
+    change(run_folder, minutes=1)
+    whole, calls = getattr(owner, name), itertools.count(1)
+
+    def call(*args, **settings):
+        if next(calls) == killed:
+            raise KeyboardInterrupt
+        return whole(*args, **settings)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(owner, name, call)
+        accept_results.accept(run_folder, "blip", True, results)
+    with pytest.raises(SystemExit, match="Use another name, or --replace"):
+        accept_results.accept(run_folder, "blip", False, results)
+    assert {path.name for path in target.iterdir()} == files
+    accept_results.accept(run_folder, "blip", True, results)
+    assert json.loads((target / "manifest.json").read_text())["minutes"] == 1
+    assert [path.name for path in results.iterdir()] == ["blip"]
 
 
 def test_results_that_nobody_could_check_are_not_accepted(run_folder, tmp_path):

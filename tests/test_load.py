@@ -16,7 +16,7 @@ from notice_lib.heads import attention_maps
 from notice_lib.models import load
 from notice_lib.models.decoder import DecoderOnly
 from notice_lib.models.load import _refuse_offloading
-from notice_lib.patching import recorded
+from notice_lib.patching import layer_proof, recorded
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
@@ -183,9 +183,21 @@ def test_what_a_model_raises_becomes_one_error_with_its_cause(tmp_path):
     settings = json.loads((folder / "processor_config.json").read_text())
     settings["image_processor"]["crop_size"] = {"height": 60, "width": 60}
     (folder / "processor_config.json").write_text(json.dumps(settings))
-    with pytest.raises(NoticeError, match=r"other' failed while .*: .*\n.*reference") as caught:
+    with pytest.raises(NoticeError, match=r"other' failed while .*: .*\nIf its files") as caught:
         load_model(folder, device="cpu")
     assert caught.value.__cause__ is not None
+    assert "engine=" not in str(caught.value)  # No engine can help a model that reads no picture.
+
+
+def test_what_the_engine_alone_raises_has_the_remedy_of_another_engine(tmp_path, monkeypatch):
+    def refuse(base, suffixes):
+        raise IndexError("an argument that no version had")
+
+    monkeypatch.setattr(layer_proof, "WholeRuns", refuse)
+    told = r"comparing its engine with the reference. IndexError: .*\nLoad it with .*engine=\"refer"
+    with pytest.raises(NoticeError, match=told):
+        load_model(a_llava(tmp_path / "new"), device="cpu")
+    load_model(tmp_path / "new", device="cpu", engine="reference")
 
 
 def test_a_check_that_is_skipped_is_told_in_the_settings():

@@ -220,11 +220,12 @@ def test_a_position_beyond_the_stacks_tokens_is_refused_by_name(site, named):
         positions_of(site)
 
 
-def test_numpys_integers_are_integers_and_fractions_are_none():
+def test_numpys_integers_are_integers_and_fractions_and_flags_are_none():
     site = Site("mlp", np.int64(2), np.int32(1), np.uint8(3))
     assert site == Site("mlp", 2, 1, 3)
     assert {type(value) for value in (site.layer, site.head, site.position)} == {int}
     assert of_sites([site]) == of_sites([Site("mlp", 2, 1, 3)])
-    for wrong in (("mlp", 1.0), ("mlp", 0, "2"), ("mlp", 0, None, None), ("mlp", None)):
+    flags = ("mlp", True), ("mlp", 0, False), ("mlp", 0, None, True)
+    for wrong in (("mlp", 1.0), ("mlp", 0, "2"), ("mlp", 0, None, None), ("mlp", None), *flags):
         with pytest.raises(NoticeError, match="is not a whole number"):
             Site(*wrong)

@@ -64,6 +64,14 @@ def test_a_large_model_keeps_the_users_threads(model, seen, monkeypatch):
     assert seen == {3}
 
 
+@pytest.mark.parametrize(("device", "computed_on"), [("cpu", 1), ("meta", 3)])
+def test_a_small_model_elsewhere_keeps_the_users_threads(device, computed_on):
+    """As on a GPU, whose kernels need no thread here. Its last weights decide, too."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, device=device))
+    with threads.threads_for(model):
+        assert torch.get_num_threads() == computed_on
+
+
 def test_the_number_is_restored_after_an_exception(model):
     with pytest.raises(ZeroDivisionError), model.computing():
         assert torch.get_num_threads() == 1

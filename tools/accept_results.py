@@ -43,22 +43,26 @@ def accept(folder: Path, name: str, replace: bool, results: Path = RESULTS) -> P
     Raises:
         SystemExit: the run cannot be accepted, or `name` is taken or not a name; nothing changes.
     """
-    target = results / name
+    target, earlier, unfinished = results / name, results / f".{name}.old", results / f".{name}.new"
     if not re.fullmatch(r"[\w.-]*\w", name):
         sys.exit(f"{name!r} is not a name of a folder: use letters, digits, dots and dashes.")
     if why := problem(folder):
         sys.exit(f"{folder} is not accepted: {why}.")
+    if earlier.exists() and not target.exists():
+        earlier.rename(target)  # Another call was killed before it renamed the new results.
     if target.exists() and not replace:
         sys.exit(f"{target} exists. Use another name, or --replace.")
     tables = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["tables"]
-    unfinished = results / f".{name}"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    for left in (earlier, unfinished):
+        shutil.rmtree(left, ignore_errors=True)
     unfinished.mkdir()
     for file in ("manifest.json", *tables):
         shutil.copy(folder / file, unfinished)
     if target.exists():
-        shutil.rmtree(target)
-    return unfinished.rename(target)
+        target.rename(earlier)
+    unfinished.rename(target)
+    shutil.rmtree(earlier, ignore_errors=True)
+    return target
 
 
 def main() -> None:

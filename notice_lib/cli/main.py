@@ -153,7 +153,7 @@ def sweep(
     state = processes(device)
     vlm = load_model(model, device, getattr(torch, dtype) if dtype else None, engine=engine)
     sites = site_grid(
-        vlm, component, layer, per_head, int(position) if position.isdigit() else position
+        vlm, component, layer, per_head, int(position) if position.isdecimal() else position
     )
     result = run(
         vlm,

@@ -7,10 +7,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from ..choices import Criterion
+from ..choices import Criterion, check_choice
 from ..errors import NoticeError
-from ..models.answers import answered_correctly
+from ..models.answers import ask_with_both, correct_with_both, examples, warn_of
 from ..models.base import VLM
 from ..pairs import ORDERS, PairSet, SemanticPair
 
@@ -72,7 +73,8 @@ def select(
     "svo", a slot and a direction (which of a scene's two images is the clean one); in "faces" a
     correct answer; else a slot. Within a group both answer orders are equally many. A scene gives a
     second pair only after all have given one. The model is asked only about what is drawn, so a
-    small sample of a large set is quick.
+    small sample of a large set is quick. It warns as `answered_correctly` does, once for all that
+    was drawn.
 
     Args:
         model: only pairs that it answers correctly with both images are kept; None keeps all.
@@ -87,17 +89,19 @@ def select(
 
     Raises:
         NoticeError: the preset is unknown or fits no such task, both preset and n are given, n is
-            less than 2, or no pair is left.
+            less than 2, `by` is no criterion, or no pair is left; then it says what the model
+            answered.
 
     Source: paper, section 3; published code, preprocessing/3_svo, 3_mit, 3_face (which draw
     repeatedly, and of one adjective only).
     """
+    check_choice("by", by, Criterion)
     cells = _cells(pairs, seed)
     quota = _quota(pairs, sorted({group for group, _ in cells}), preset, n)
     steps = [("pairs: all", len(pairs))]
-    kept, drawn = _fill(cells, quota, pairs, model, by)
+    kept, asked = _fill(cells, quota, model, by)
     if model is not None:
-        steps.append((f"pairs: drawn, and asked of {model.name}", drawn))
+        steps.append((f"pairs: drawn, and asked of {model.name}", asked["pair_id"].nunique()))
         correctly = "answered correctly" if by == "generated" else "correct option preferred"
         steps.append((f"pairs: {correctly} with both images", sum(map(len, kept.values()))))
     chosen: set[str] = set()
@@ -107,10 +111,9 @@ def select(
             chosen.update(pair.pair_id for pair in kept[group, order][:size])
     sample = pairs.filter(lambda pair: pair.pair_id in chosen)
     if not len(sample):
-        raise NoticeError(
-            "No pair is left: each group needs one of either answer order"
-            + (f", answered correctly by {model.name} with both images." if model else ".")
-        )
+        raise _none_left(model, asked)
+    if model is not None:
+        warn_of(model, asked, by)
     steps.append(("pairs: equally many of either answer order in each group", len(sample)))
     return sample, steps
 
@@ -158,29 +161,41 @@ def _quota(pairs: PairSet, groups: list, preset: str | None, n: int | None) -> d
     return {group: each + (i < more) for i, group in enumerate(groups)}
 
 
-def _fill(cells, quota, pairs: PairSet, model: VLM | None, by: Criterion) -> tuple[dict, int]:
-    """Draw until each cell is full or has nothing left; (kept pairs by cell, number drawn).
+def _fill(cells, quota, model: VLM | None, by: Criterion) -> tuple[dict, pd.DataFrame]:
+    """Draw until each cell is full or has nothing left; (kept pairs by cell, the model's answers).
 
     Each round draws as many of each cell as it lacks, so that the model is asked no more than is
     needed.
     """
     kept: dict[tuple, list[SemanticPair]] = defaultdict(list)
     waiting = {cell: iter(queue) for cell, queue in cells.items()}
-    drawn = 0
+    asked: list[pd.DataFrame] = []
     while True:
-        batch = {
-            pair.pair_id: (cell, pair)
+        batch = [
+            (cell, pair)
             for cell, queue in waiting.items()
             for pair in islice(queue, _lacking(quota[cell[0]], kept[cell]))
-        }
+        ]
         if not batch:
-            return kept, drawn
-        drawn += len(batch)
-        asked = PairSet(tuple(pair for _, pair in batch.values()), pairs.slots, pairs.near_synonyms)
-        for pair in answered_correctly(model, asked, by) if model else asked:
-            kept[batch[pair.pair_id][0]].append(pair)
+            return kept, pd.concat(asked) if asked else pd.DataFrame(columns=["pair_id"])
+        if model is not None:
+            asked.append(ask_with_both(model, (pair for _, pair in batch)))
+            right = correct_with_both(asked[-1], by)
+            batch = [(cell, pair) for cell, pair in batch if pair.pair_id in right]
+        for cell, pair in batch:
+            kept[cell].append(pair)
 
 
 def _lacking(quota: int | None, kept: list) -> int | None:
     """How many pairs a cell may still get; None: any number."""
     return None if quota is None else quota - len(kept)
+
+
+def _none_left(model: VLM | None, asked: pd.DataFrame) -> NoticeError:
+    """The error for an empty sample, with what the model said instead."""
+    told = "No pair is left: each group needs one of either answer order"
+    if model is None:
+        return NoticeError(f"{told}.")
+    said = examples(asked) if len(asked) else ""
+    told += f", answered correctly by {model.name} with both images."
+    return NoticeError(f"{told} It said {said}." if said else told)

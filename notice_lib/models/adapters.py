@@ -26,7 +26,8 @@ def base_of(source: str, name: str) -> Iterator[str]:
         name: the name by which the model is to be loaded, for messages.
 
     Raises:
-        NoticeError: peft is not installed, the adapter names no base, or its weights are pickled.
+        NoticeError: peft is not installed, the adapter's configuration is not valid JSON or names
+            no base, or its weights are pickled.
     """
     try:
         config = find_adapter_config_file(source)
@@ -56,7 +57,13 @@ def base_of(source: str, name: str) -> Iterator[str]:
                     (Path(alone) / file.name).symlink_to(file.resolve())
             yield alone
         return
-    base = json.loads(Path(config).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    try:
+        base = json.loads(Path(config).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError):
+        raise NoticeError(
+            f"{name!r}: its adapter_config.json is no JSON object. Copy it again from where the "
+            "adapter comes from."
+        ) from None
     if not base:
         raise NoticeError(
             f"{name!r} is an adapter whose adapter_config.json names no base_model_name_or_path. "

@@ -24,7 +24,7 @@ COLUMN: dict[Criterion, str] = {"generated": "is_correct", "preferred": "is_pref
 FEW = 0.25
 """If a smaller share of the pairs is answered correctly, a warning shows what was said."""
 MANY = 8
-"""Of fewer pairs, any share may be chance, and nothing is said."""
+"""Of fewer pairs, a small share may be chance, and only if none is left is there a warning."""
 MAX_NEW_TOKENS = 8
 """How many tokens a model may write, unless an option is longer."""
 
@@ -71,8 +71,8 @@ def answers(model: VLM, pairs: Iterable[SemanticPair], run: RunName = "clean") -
 def answered_correctly(model: VLM, pairs: PairSet, by: Criterion = "generated") -> PairSet:
     """The pairs that a model answers correctly with both pictures.
 
-    It warns if few pairs are kept, with examples of what the model said, and if a kept pair's
-    answer does not begin with the token that is scored (see `answers`).
+    It warns if none or few pairs are kept, with examples of what the model said, and if a kept
+    pair's answer does not begin with the token that is scored (see `answers`).
 
     Args:
         by: "generated": the model's own answer is the option that the picture shows, as in the
@@ -87,18 +87,24 @@ def answered_correctly(model: VLM, pairs: PairSet, by: Criterion = "generated") 
     check_choice("by", by, Criterion)
     if not len(pairs):
         return pairs
-    replies: dict = {}
-    asked = pd.concat([_answers(model, pairs, run, replies) for run in RUNS])
+    asked = ask_with_both(model, pairs)
     kept = correct_with_both(asked, by)
-    _warn(model, asked, kept, by)
+    warn_of(model, asked, by)
     return pairs.filter(lambda pair: pair.pair_id in kept)
+
+
+def ask_with_both(model: VLM, pairs: Iterable[SemanticPair]) -> pd.DataFrame:
+    """`answers` to the clean and to the corrupt pictures, one below the other."""
+    pairs = list(pairs)
+    replies: dict[tuple[Path, str, frozenset[str]], Reply] = {}
+    return pd.concat([_answers(model, pairs, run, replies) for run in RUNS])
 
 
 def correct_with_both(asked: pd.DataFrame, by: Criterion = "generated") -> set[str]:
     """The ids of pairs that are answered correctly with both pictures.
 
     Args:
-        asked: `answers` to the clean and to the corrupt pictures, one below the other.
+        asked: as of `ask_with_both`.
         by: as in `answered_correctly`.
     """
     right = asked.groupby("pair_id")[COLUMN[by]].all()
@@ -126,6 +132,37 @@ def score(logits: torch.Tensor, tokens: AnswerTokens) -> torch.Tensor:
     total = (logits - top).exp_().sum(-1, keepdim=True, dtype=torch.float64)
     probabilities = (answers - top.double()).exp() / total
     return torch.cat([answers, probabilities], -1).cpu()
+
+
+def warn_of(model: VLM, asked: pd.DataFrame, by: Criterion) -> None:
+    """Warn if none or few pairs are kept, or if kept answers do not begin at the scored token.
+
+    The warning names the line that called the caller of this function.
+
+    Args:
+        asked: as of `ask_with_both`.
+        by: as in `answered_correctly`.
+    """
+    kept, pairs = correct_with_both(asked, by), len(asked) // len(RUNS)
+    if not kept or (pairs >= MANY and len(kept) < FEW * pairs):
+        counts = ", ".join(f"{len(correct_with_both(asked, each))} as {each}" for each in COLUMN)
+        warnings.warn(
+            f"{model} answers {len(kept)} of {pairs} pairs correctly with both pictures (by "
+            f"{by!r}; by each criterion: {counts}). It said {examples(asked) or 'the right words'}."
+            ' If these are the right answers in other words, use by="preferred", or options in the '
+            "words that the model uses.",
+            stacklevel=3,
+        )
+    of_kept = asked[asked["pair_id"].isin(kept) & ~asked["starts_as_scored"].astype(bool)]
+    if len(of_kept):
+        first = of_kept.iloc[0]
+        warnings.warn(
+            f"In {of_kept['pair_id'].nunique()} of the {len(kept)} kept pairs, the answer of "
+            f"{model} does not begin with the token that is scored; for example it said "
+            f"{first.answer!r} for {first.expected!r}. Their effects are measured at a token that "
+            "the model does not write there. The column starts_as_scored of `answers` marks them.",
+            stacklevel=3,
+        )
 
 
 def _answers(
@@ -180,27 +217,3 @@ def _row(model: VLM, pair: SemanticPair, run: str, reply: Reply) -> dict:
         "starts_as_scored": reply.ids[: len(start)] == start,
         **dict(zip(SCORES, (*logits, *probabilities), strict=True)),
     }
-
-
-def _warn(model: VLM, asked: pd.DataFrame, kept: set[str], by: Criterion) -> None:
-    """Say so if few pairs are kept, or if kept answers do not begin at the scored token."""
-    pairs = len(asked) // len(RUNS)
-    if pairs >= MANY and len(kept) < FEW * pairs:
-        counts = ", ".join(f"{len(correct_with_both(asked, each))} as {each}" for each in COLUMN)
-        warnings.warn(
-            f"{model} answers {len(kept)} of {pairs} pairs correctly with both pictures (by "
-            f"{by!r}; by each criterion: {counts}). It said {examples(asked) or 'the right words'}."
-            ' If these are the right answers in other words, use by="preferred", or options in the '
-            "words that the model uses.",
-            stacklevel=3,
-        )
-    of_kept = asked[asked["pair_id"].isin(kept) & ~asked["starts_as_scored"].astype(bool)]
-    if len(of_kept):
-        first = of_kept.iloc[0]
-        warnings.warn(
-            f"In {of_kept['pair_id'].nunique()} of the {len(kept)} kept pairs, the answer of "
-            f"{model} does not begin with the token that is scored; for example it said "
-            f"{first.answer!r} for {first.expected!r}. Their effects are measured at a token that "
-            "the model does not write there. The column starts_as_scored of `answers` marks them.",
-            stacklevel=3,
-        )

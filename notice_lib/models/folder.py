@@ -44,6 +44,12 @@ def check_config(folder: Path, name: str) -> None:
             f"{name!r}: its config.json names no model_type, so it is no configuration of "
             "transformers. Take a checkpoint that was saved by transformers' save_pretrained."
         )
+    architectures = config.get("architectures") or []
+    if not (isinstance(architectures, list) and all(isinstance(one, str) for one in architectures)):
+        raise NoticeError(
+            f"{name!r}: architectures in its config.json is {json.dumps(architectures)}, which is "
+            'no list of class names. Write it as ["BlipForQuestionAnswering"], for example.'
+        )
 
 
 def check_files(folder: Path, name: str) -> None:
@@ -67,7 +73,7 @@ def check_files(folder: Path, name: str) -> None:
 
 def _check_weights(folder: Path, files: set[str], name: str) -> None:
     for index in folder.glob("*.safetensors.index.json"):
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = _shards(index, name)
         missing = sorted(shards - files)
         if missing:
             raise NoticeError(
@@ -84,3 +90,17 @@ def _check_weights(folder: Path, files: set[str], name: str) -> None:
             "with save_pretrained, which makes model.safetensors."
         )
     raise NoticeError(f"{name!r} has no weights: there is no model.safetensors. Download it again.")
+
+
+def _shards(index: Path, name: str) -> set[str]:
+    """The files that an index of weights lists."""
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, TypeError, LookupError, AttributeError):
+        shards = set()
+    if not shards or not all(isinstance(file, str) for file in shards):
+        raise NoticeError(
+            f"{name!r}: its {index.name} is damaged: it has no weight_map that lists the files of "
+            "its weights. Download it again."
+        )
+    return shards

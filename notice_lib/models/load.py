@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -19,6 +20,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     PreTrainedConfig,
     PreTrainedModel,
+    __version__ as installed,
 )
 
 from ..choices import Attention, Quantization, check_choice
@@ -32,6 +34,19 @@ from .folder import PROCESSORS, check_config, check_files
 from .llava import Llava
 
 EMBEDDED = ("blip-mini", "llava-mini", "blip-mini-noise")
+_OF_A_CONFIG = (
+    "Copy config.json again from where the checkpoint comes from. If it is as published, this "
+    "version of transformers may not support it: try the version that its model card names."
+)
+OF_FILES = (
+    "If its files are complete, this version of transformers may not support it: try the version "
+    "that its model card names."
+)
+"""What to do if a processor or a model raises an error, whichever engine is to patch it."""
+_OF_AN_ADAPTER = (
+    "Take the base that it was trained on, or merge it where it was trained (peft's "
+    "merge_and_unload) and save the whole model."
+)
 
 
 def read_model(
@@ -58,14 +73,14 @@ def read_model(
     source = _source(name)
     with base_of(source, str(name)) as weights:
         model_class = _class_of(name, weights, quantization)
-        with step(name, "reading its processor"):
+        with step(name, "reading its processor", OF_FILES):
             processor = _processor(_with_processor(source, weights), name)
         model = _read(name, weights, model_class, device, dtype, attention, quantization)
         if weights != source:
-            with step(name, "merging its adapter into its weights"):
+            with step(name, "merging its adapter into its weights", _OF_AN_ADAPTER):
                 merge(model, source, str(name))
             model.config._name_or_path = source
-    with step(name, "reading a blank image"):
+    with step(name, "reading a blank image", OF_FILES):
         return _adapter(model)(model, processor, str(name))
 
 
@@ -106,12 +121,8 @@ def _class_of(name: str | Path, source: str, quantization: str | None) -> type[P
     folder = Path(source)
     if folder.is_dir():
         check_config(folder, str(name))
-    with step(name, "reading its configuration"):
-        # Without this argument transformers asks whether to run code from the checkpoint.
-        try:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise _unreadable(name, error) from None
+    with step(name, "reading its configuration", _OF_A_CONFIG):
+        config = _config(name, source)
     model_class = _model_class(config, name)
     if model_class is BlipForQuestionAnswering and (
         quantization or getattr(config, "quantization_config", None)
@@ -125,12 +136,33 @@ def _class_of(name: str | Path, source: str, quantization: str | None) -> type[P
     return model_class
 
 
+def _config(name: str | Path, source: str) -> PreTrainedConfig:
+    """A checkpoint's configuration.
+
+    Raises:
+        NoticeError: it cannot be read, or it is of a model type that transformers does not know.
+    """
+    try:
+        settings, _ = PreTrainedConfig.get_config_dict(source)
+    except OSError as error:
+        raise _unreadable(name, source, error) from None
+    kind = settings.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise NoticeError(
+            f"{str(name)!r} is of the model type {kind!r}, which transformers {installed} does not "
+            "know. Try a newer version of transformers, or a checkpoint that was converted to one "
+            "of its models. Code that lies in a checkpoint is never run."
+        )
+    # Without this argument transformers asks whether to run code from the checkpoint.
+    return AutoConfig.from_pretrained(source, trust_remote_code=False)
+
+
 def _read(name, source: str, model_class, device: str, dtype, attention, quantization) -> Any:
     """The Hugging Face model, on its device."""
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     precision = dtype or (torch.float32 if on_cpu else "auto")
     placement = _placement(device, quantization)
-    with step(name, "reading its weights"):
+    with step(name, "reading its weights", OF_FILES):
         try:
             loaded: Any = model_class.from_pretrained(  # A pair, because of output_loading_info.
                 source,
@@ -144,7 +176,7 @@ def _read(name, source: str, model_class, device: str, dtype, attention, quantiz
         except torch.OutOfMemoryError:
             raise
         except (OSError, RuntimeError, SafetensorError) as error:  # Missing, or cut off.
-            raise _unreadable(name, error) from None
+            raise _unreadable(name, source, error) from None
     model, told = loaded
     _check_weights(model, told, name)
     if not placement:
@@ -185,28 +217,19 @@ def _check_weights(model, told: dict, name: str | Path) -> None:
 
 
 @contextmanager
-def step(name: str | Path, doing: str) -> Iterator[None]:
+def step(name: str | Path, doing: str, remedy: str) -> Iterator[None]:
     """Within this block, any error of a processor, a configuration or a model becomes a NoticeError
-    that names the model and the step and quotes the cause."""
+    that names the model and the step, quotes the cause and ends with the remedy."""
     try:
         yield
     except (NoticeError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # Constructors and processors raise arbitrary exceptions.
+        if isinstance(error, ImportError):
+            remedy = "Install the package that is named, and load it again."
         raise NoticeError(
-            f"{str(name)!r} failed while {doing}. {type(error).__name__}: {error}\n{_remedy(error)}"
+            f"{str(name)!r} failed while {doing}. {type(error).__name__}: {error}\n{remedy}"
         ) from error
-
-
-def _remedy(error: Exception) -> str:
-    """What to do about an error of a processor or a model."""
-    if isinstance(error, ImportError):
-        return "Install the package that is named, and load it again."
-    return (
-        "If its files are complete, this version of transformers may not support it: try the "
-        'version that its model card names, or load_model(..., engine="reference"), which only '
-        "runs whole forwards."
-    )
 
 
 def _adapter(model: torch.nn.Module) -> type[VLM]:
@@ -274,8 +297,14 @@ def _processor(source: str, name: str | Path):
                 f"install torchvision. transformers says: {error}"
             ) from None
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:  # Missing, or it needs code from the checkpoint.
-        raise _unreadable(name, error) from None
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise NoticeError(
+                f"The processor of {str(name)!r} is code that lies in the checkpoint, and such "
+                "code is never run. Try a newer version of transformers, which may have this "
+                "processor, or a checkpoint that was converted to one of its models."
+            ) from None
+        raise _unreadable(name, source, error) from None
     if getattr(processor, "image_processor", None) is None:
         raise NoticeError(
             f"{str(name)!r} has no image processor: transformers makes a "
@@ -345,10 +374,15 @@ def _refuse_offloading(model: torch.nn.Module, name: str | Path) -> None:
         )
 
 
-def _unreadable(name: str | Path, error: Exception) -> NoticeError:
-    """The error for a checkpoint that transformers cannot read."""
-    if Path(name).is_dir() or name in EMBEDDED:
+def _unreadable(name: str | Path, source: str, error: Exception) -> NoticeError:
+    """The error for a checkpoint that transformers cannot read from a folder or by a hub id."""
+    if Path(source).is_dir():
         remedy = "One of its files is damaged or missing: download or copy it again."
+    elif source != str(name):
+        remedy = (
+            f"Its adapter_config.json names the base {source!r} (base_model_name_or_path), which "
+            "is not here: write the base's folder or hub id there; a hub id needs a network."
+        )
     else:
         remedy = (
             f"It is none of {', '.join(EMBEDDED)} and no folder; if it is a hub id, check its "

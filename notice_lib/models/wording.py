@@ -4,10 +4,13 @@ Both sides are normalised alike, after the convention of VQA's evaluation (Antol
 Visual Question Answering", 2015), which compares answers without case, articles and punctuation.
 Here:
 
-1. Unicode's compatibility form (NFKC), in lower case, without signs that do not show;
+1. Unicode's compatibility form (NFKC) without case ("STRASSE" is "straße"), without characters
+   that are not seen (zero-width spaces and joiners), and with one form of apostrophe;
 2. a hyphen or dash between words is a space: "light-blue" and "light - blue" are "light blue";
 3. no spaces around other punctuation, as BERT's decoder writes them: "it ' s" is "it's";
-4. no quotation marks around the answer and no punctuation behind it: "green." is "green";
+4. no bullet before the answer, no quotation marks or brackets around it, and no punctuation behind
+   it: "- green", "(green)" and "green." are "green", but "- 5", as BERT's decoder writes "-5", is
+   not "5";
 5. no leading article: "the green" is "green".
 
 An option may also be spelled as the tokenizer writes it, which matters for accents: BERT's reads
@@ -22,16 +25,24 @@ import unicodedata
 from ..pairs.prompts import visible
 from .base import VLM
 
-_MARKS = " \t\n.,;:!?\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb*"
+_MARKS = (
+    " \t\n.,;:!?\"'`*"
+    "\u201a\u201c\u201d\u201e\u00ab\u00bb\u2039\u203a\u300c\u300d\u300e\u300f"  # quotation marks
+    "\u3001\u3002\u060c\u061b\u061f\u06d4\u0964\u00a1\u00bf"  # punctuation of other scripts
+)
 """What is removed around an answer."""
+_APOSTROPHES = str.maketrans(dict.fromkeys("`\u00b4\u02bc\u2018\u2019\u201b", "'"))
+"""What is written for an apostrophe. NFKC would make two characters of U+00B4."""
 
 
 def normalised(text: str) -> str:
     """A text by the rule above; empty if nothing but punctuation is in it."""
-    text = unicodedata.normalize("NFKC", visible(text)).lower()
+    text = unicodedata.normalize("NFKC", visible(text).translate(_APOSTROPHES)).casefold()
+    text = re.sub(r"^\s*[-\u2010-\u2015\u2022*]\s+(?=[^\W\d])", "", text)
     text = re.sub(r"(?<=\w)\s*[-\u2010-\u2015]\s*(?=\w)", " ", text)
     text = re.sub(r"\s*([^\w\s])\s*", r"\1", text)
     text = " ".join(text.split()).strip(_MARKS)
+    text = re.sub(r"^[(\[]([^()\[\]]*)[)\]]$", r"\1", text).strip(_MARKS)
     return re.sub(r"^(an?|the) (?=.)", "", text)
 
 

@@ -38,14 +38,18 @@ class Site:
     position: int | str = "each"
 
     def __post_init__(self):
-        """Keep numpy's integers as Python's, which can be written as JSON."""
+        """Keep numpy's integers as Python's, which can be written as JSON.
+
+        Raises:
+            NoticeError: the layer, head or position is a boolean or no whole number.
+        """
         for name in ("layer", "head", "position"):
             value = getattr(self, name)
             named = (name == "head" and value is None) or (
                 name == "position" and isinstance(value, str)
             )
             try:
-                object.__setattr__(self, name, value if named else index(value))
+                object.__setattr__(self, name, value if named else _whole(value))
             except TypeError:
                 raise NoticeError(f"{self}: its {name} is not a whole number.") from None
 
@@ -54,6 +58,17 @@ class Site:
         """The one of `REGIONS` that the position names; None if it names none."""
         name = str(self.position)
         return name.removeprefix(_IN_IMAGE) if name.startswith(_IN_IMAGE) else None
+
+
+def _whole(value) -> int:
+    """Python's integer of an integer, also numpy's.
+
+    Raises:
+        TypeError: it is none, or a boolean, which `index` takes for 0 or 1.
+    """
+    if isinstance(value, bool):
+        raise TypeError(value)
+    return index(value)
 
 
 @dataclass(frozen=True)
