@@ -92,7 +92,7 @@ def test_no_question_holds_a_composition_that_is_held_out():
     rng = np.random.default_rng(3)
     offered = {}
     for kind in questions.KINDS:
-        for scene in pool.sample_scenes(300, 5):
+        for scene in (*pool.sample_scenes(300, 5), *pool.sample_scenes(300, 6, pool.FURTHER)):
             for slot in questions.slots_asked(scene):
                 asked = questions.ask(scene, slot, kind, rng)
                 offered.setdefault(asked.kind, []).append(asked)
@@ -183,4 +183,4 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path, pools
 def test_recipes_differ_in_what_they_are_called_after():
     keys = {recipe.of(name).key for recipe in RECIPES.values() for name in ("blip-mini", "x-noise")}
     assert len(keys) == 2 * len(RECIPES)
-    assert RECIPES["two-choice"].of("blip-mini", (5, 6)).steps == (5, 6)
+    assert RECIPES["two-choice"].of("blip-mini", (5, 6, 7)).steps == (5, 6, 7)

@@ -4,9 +4,9 @@
     python tools/train_minis.py --evaluate                        # print the table of saved files
     python tools/train_minis.py --card                            # write data/checkpoints/README.md
 
-The pool of scenes and the state of each training are kept in --cache: a training that is stopped goes
-on from there. The budget is counted in steps, so that a seed gives the same model on the same machine
-and versions. --device cuda trains on a GPU.
+The pool of scenes and the state of each training are kept in --cache: a training that is stopped
+goes on from there. The budget is counted in steps, so that a seed gives the same model on the same
+machine and versions. --device cuda trains on a GPU.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -28,6 +29,8 @@ from tools.training import batches, card, evaluation, forward, loops, memory, mo
 from tools.training.recipes import CAPTIONS, CHOSEN, RECIPES, WEIGHT_DECAY  # noqa: E402
 
 POOL_SEED, POOL_SIZE = 20, 50_000
+FURTHER_SEED, FURTHER_SIZE = 21, 12_000
+FURTHER_RATE, FURTHER_BATCH = 0.3, 64  # of the learning rate, and images a step, in stage 3
 
 
 def log(message):
@@ -79,19 +82,34 @@ class Training:
         if self.recipe.start == "patches":
             return loops.train_patches(self.data, self.tower, self.states_of, steps, seed, fit)
         asked = batches.QuestionBatches(self.data, self.words, seed, steps, CAPTIONS)
-        return loops.train_questions(self.data, self.parts(self.model, 1.0), self.logits, asked, fit)
+        return loops.train_questions(
+            self.data, self.parts(self.model, 1.0), self.logits, asked, fit
+        )
 
     def stage_2(self):
         """Minutes of learning to answer questions."""
-        recipe = self.recipe
-        asked = batches.QuestionBatches(
-            self.data, self.words, [self.args.seed, 2], recipe.steps[1], recipe.kinds, recipe.captions
-        )
         parts = self.parts(self.model, loops.VISION_RATE)
+        return self.ask(2, self.data, parts, captions=self.recipe.captions)
+
+    def stage_3(self, data):
+        """Minutes of learning to answer questions about a pool of further scenes."""
+        parts = [(module, FURTHER_RATE) for module, _ in self.parts(self.model, 1.0)]
+        return self.ask(3, data, parts, size=FURTHER_BATCH)
+
+    def ask(self, stage, data, parts, **given):
+        recipe, seed = self.recipe, [self.args.seed, stage]
+        steps = recipe.steps[stage - 1]
+        asked = batches.QuestionBatches(data, self.words, seed, steps, recipe.kinds, **given)
         noisy = loops.noisy_embeddings(self.tower) if recipe.noise else nullcontext()
         with noisy:
-            fit = self.fit(2, f"{self.name}-{recipe.key}", recipe.weight_decay)
-            return loops.train_questions(self.data, parts, self.logits, asked, fit)
+            fit = self.fit(stage, f"{self.name}-{recipe.key}", recipe.weight_decay)
+            return loops.train_questions(data, parts, self.logits, asked, fit)
+
+    def restore(self, folder):
+        """Take the weights of a saved model after stage 2; its minutes."""
+        weights = load_file(folder / "model.safetensors")
+        self.model.load_state_dict(weights, strict=False)
+        return json.loads((folder / "metrics.json").read_text())["training"]["minutes"]
 
 
 def train(name, recipe, args):
@@ -100,7 +118,14 @@ def train(name, recipe, args):
     data = pool.load_pool(args.pool, POOL_SEED, grid, args.cache, args.workers or 2)
     log(f"{name}: {len(data)} scenes, recipe {recipe}")
     training = Training(name, recipe, data, args)
-    minutes = {"start": training.stage_1(), "questions": training.stage_2()}
+    if args.after_stage_2:
+        minutes = training.restore(args.after_stage_2 / name)
+    else:
+        minutes = {"start": training.stage_1(), "questions": training.stage_2()}
+    further = pool.load_pool(
+        args.further, FURTHER_SEED, grid, args.cache, args.workers or 2, nouns=pool.FURTHER
+    )
+    minutes["further"] = training.stage_3(further)
     folder = args.out / name
     shutil.rmtree(folder, ignore_errors=True)
     if name.startswith("llava"):
@@ -140,7 +165,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipe", choices=RECIPES, default=CHOSEN)
-    parser.add_argument("--steps", type=int, nargs=2, help="of stages 1 and 2, not the recipe's")
+    parser.add_argument("--steps", type=int, nargs=3, help="of the stages, not the recipe's")
+    parser.add_argument("--after-stage-2", type=Path, help="folder of models that had stages 1, 2")
+    parser.add_argument("--further", type=int, default=FURTHER_SIZE, help="scenes of stage 3")
     parser.add_argument("--pool", type=int, default=POOL_SIZE, help="scenes to learn from")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "checkpoints")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "embedded")

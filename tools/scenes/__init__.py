@@ -24,11 +24,14 @@ __all__ = [
 ]  # fmt: skip
 
 
-def sample(family, rng, split="seen", distractor=False):
-    """A random scene. `split` "heldout" shows compositions (faces: identities) never "seen"."""
+def sample(family, rng, split="seen", distractor=False, **given):
+    """A random scene. `split` "heldout" shows compositions (faces: identities) never "seen".
+
+    `given` are further arguments of the family's `sample`.
+    """
     if distractor and family not in DISTRACTOR_FAMILIES:
         raise ValueError(f"{family} scenes have no distractors: use {DISTRACTOR_FAMILIES}")
-    return MODULES[family].sample(rng, split, distractor)
+    return MODULES[family].sample(rng, split, distractor, **given)
 
 
 def slot_of(scene):

@@ -64,8 +64,8 @@ class States:
 
 
 def is_heldout(noun, state):
-    """Whether no training scene shows this composition: HELDOUT, 48 of 156."""
-    return state in HELDOUT[noun]
+    """Whether no training scene shows this composition: HELDOUT, 48 of the 156 of NOUNS."""
+    return state in HELDOUT.get(noun, ())
 
 
 def options(state):
@@ -73,11 +73,14 @@ def options(state):
     return tuple(w for group in GROUPS if state in group for w in group if w != state)
 
 
-def sample(rng, split="seen", distractor=False):
-    """A random States scene; with `distractor`, a second thing is in another state."""
+def sample(rng, split="seen", distractor=False, nouns=NOUNS):
+    """A random States scene; with `distractor`, a second thing is in another state.
+
+    Any thing with a sprite can be one of `nouns`; what is held out is so of NOUNS only.
+    """
     wanted = split == "heldout"
     while True:
-        noun, state = str(rng.choice(NOUNS)), str(rng.choice(tuple(SLOT)))
+        noun, state = str(rng.choice(nouns)), str(rng.choice(tuple(SLOT)))
         if is_heldout(noun, state) == wanted:
             break
     common = {
@@ -90,7 +93,7 @@ def sample(rng, split="seen", distractor=False):
         return States(**common, x=x, size=size)
     side, dx = int(rng.choice((-1, 1))), int(rng.integers(44, 49))
     while True:
-        other = str(rng.choice([n for n in NOUNS if n != noun]))
+        other = str(rng.choice([n for n in nouns if n != noun]))
         other_state = str(rng.choice([s for s in VALUES[SLOT[state]] if s != state]))
         if wanted or not is_heldout(other, other_state):
             break

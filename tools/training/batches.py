@@ -67,9 +67,9 @@ class QuestionBatches(torch.utils.data.Dataset):
     is equally good, or of the same one.
     """
 
-    def __init__(self, pool, words, seed, steps, kinds, captions=0.0):
+    def __init__(self, pool, words, seed, steps, kinds, captions=0.0, size=BATCH):
         self.pool, self.words, self.seed, self.steps = pool, words, seed, steps
-        self.kinds, self.captions = kinds, captions
+        self.kinds, self.captions, self.size = kinds, captions, size
         self.probabilities = mixture(pool.scenes)
 
     def __len__(self):
@@ -78,8 +78,8 @@ class QuestionBatches(torch.utils.data.Dataset):
     def __getitem__(self, step):
         rng = np.random.default_rng([*self.seed, step])
         kinds = CAPTIONS if step < self.captions * self.steps else self.kinds
-        images = rng.choice(len(self.pool), size=BATCH, p=self.probabilities)
-        plain = np.full((BATCH, 3), -1)
+        images = rng.choice(len(self.pool), size=self.size, p=self.probabilities)
+        plain = np.full((self.size, 3), -1)
         asked = []
         last_of_slot = {}
         for i, scene in enumerate(self.pool.scenes[image] for image in images):

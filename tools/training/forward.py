@@ -1,8 +1,9 @@
 """Forward passes for training: several questions on each image, padded, in bfloat16.
 
 The same parameters give, to rounding, what plain Hugging Face code gives for one unpadded question
-(tests/test_training.py). What costs most there is done once: BLIP's keys and values of an image serve
-all questions on it, and LLaVA's questions on an image stand behind it, each blind to the others.
+(tests/test_training.py). What costs most there is done once: BLIP's keys and values of an image
+serve all questions on it, and LLaVA's questions on an image stand behind it, each blind to the
+others.
 """
 
 import torch
@@ -56,7 +57,9 @@ def clip_image(tower, pixels):
 
 def blip_logits(model, images, batch):
     """Logits (questions, answer's tokens, vocabulary) of the batch's answers (batches)."""
-    visible = torch.arange(batch["questions"].shape[1], device=images.device) < batch["lengths"][:, None]
+    visible = (
+        torch.arange(batch["questions"].shape[1], device=images.device) < batch["lengths"][:, None]
+    )
     padding = _additive(visible[:, None, None])
     asked = _layers(model.text_encoder, batch["questions"], padding, images, None)
     start = torch.full_like(batch["lengths"], model.decoder_start_token_id)[:, None]
@@ -67,7 +70,7 @@ def blip_logits(model, images, batch):
 
 
 def _layers(text, ids, mask, seen, seen_mask):
-    """A text model's states (rows, tokens, width). `seen` has a row for each of ids, or each image."""
+    """A text model's states (rows, tokens, width); `seen` has a row for each of ids or image."""
     states = text.embeddings(input_ids=ids)
     for layer in text.encoder.layer:
         own, cross = layer.attention, layer.crossattention

@@ -26,7 +26,7 @@ LOG_EVERY, SAVE_EVERY = 100, 500  # steps
 
 
 def to_tensor(pixels):
-    """float32 (n, 3, size, size): a tensor (n, size, size, 3) uint8 as the processors normalise it."""
+    """float32 (n, 3, size, size): `pixels` (n, size, size, 3) uint8 as the processors do it."""
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
     return (scaled - models.PIXEL_MEAN) / models.PIXEL_STD
 
@@ -117,7 +117,7 @@ def train_questions(pool, parts, logits_of, dataset, fit):
 
 
 def answer_loss(scores, answers, others):
-    """Cross-entropy of log-probabilities (n, tokens, vocabulary): the mean over words, then the end.
+    """Cross-entropy of log-probabilities (n, tokens, vocabulary): an answer's mean, and its end.
 
     An answer and its `others` share the first token's probability where they differ.
     """

@@ -27,7 +27,6 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 
-
 @dataclass(frozen=True)
 class Grid:
     """Square images of `image_size` pixels a side in patches of `patch_size` pixels a side."""

@@ -31,6 +31,9 @@ HEADS = {
 }
 MIN_COVERAGE = 0.15  # part of a patch that a thing must cover to be what the patch shows
 DISTRACTORS = 0.65  # part of the scenes, of the families that have them, with a distractor
+# What may be in a state in the scenes that training ends with. Nothing is held out of the objects
+# and animals, so a state can be known by no list of the things that it goes with.
+FURTHER = (*renderer.NOUNS * 2, *renderer.VALUES["object"], *renderer.VALUES["subject"])
 SHARE = {"svo": 0.4, "states": 0.45, "faces": 0.15}  # part of the pool that each family has
 
 
@@ -56,17 +59,18 @@ class Pool:
         return len(self.scenes)
 
 
-def sample_scenes(n, seed, split="seen"):
+def sample_scenes(n, seed, nouns=renderer.NOUNS):
     """A shuffled list of `n` scenes of all families, some with distractors."""
     rng = np.random.default_rng(seed)
     families = rng.choice(list(SHARE), size=n, p=list(SHARE.values()))
-    return [sample_scene(str(family), rng, split) for family in families]
+    return [sample_scene(str(family), rng, "seen", nouns=nouns) for family in families]
 
 
-def sample_scene(family, rng, split, distractors=DISTRACTORS):
+def sample_scene(family, rng, split, distractors=DISTRACTORS, nouns=renderer.NOUNS):
     """One scene; of the families that have distractors, that part of them with one."""
     distractor = family in renderer.DISTRACTOR_FAMILIES and rng.random() < distractors
-    return renderer.sample(family, rng, split=split, distractor=bool(distractor))
+    given = {"nouns": nouns} if family == "states" else {}
+    return renderer.sample(family, rng, split=split, distractor=bool(distractor), **given)
 
 
 def what_shows(scene, role):
@@ -82,9 +86,9 @@ def what_shows(scene, role):
     return {"role": role, "thing": getattr(scene, role), "verb": scene.verb}
 
 
-def load_pool(n, seed, grid, cache, workers=2):
+def load_pool(n, seed, grid, cache, workers=2, nouns=renderer.NOUNS):
     """The pool of `n` scenes with this `seed`, rendered by `workers` processes or from `cache`."""
-    scenes = sample_scenes(n, seed)
+    scenes = sample_scenes(n, seed, nouns)
     key = _key(scenes, grid)
     folder = Path(cache) / f"pool-{key}"
     if not folder.exists():

@@ -111,7 +111,9 @@ def which(scene, slot, rng):
     """Which of two things in the picture is in a state, or takes part in the action."""
     if scene.family == "states" and scene.other and not is_heldout(scene.other, scene.state):
         first, second = _shuffled([scene.noun, scene.other], rng)
-        return Question(f"Which is {scene.state}, the {first} or the {second}?", scene.noun, "which")
+        return Question(
+            f"Which is {scene.state}, the {first} or the {second}?", scene.noun, "which"
+        )
     if scene.family == "svo" and slot == "subject":
         lures = askable(scene, slot, renderer.shown(scene, slot) - {scene.subject})
         if lures:

@@ -20,7 +20,8 @@ class Recipe:
         captions: part of the steps of stage 2, the first ones, that learn captions instead.
         weight_decay: in stage 2 (AdamW); stage 1 has WEIGHT_DECAY.
         noise: whether half of the pictures of stage 2 are noisy (loops.noisy_embeddings).
-        steps: of stage 1 and of stage 2.
+        steps: of stages 1, 2 and 3. Stage 3 asks as stage 2 does, slowly, about a pool in which
+            further things have states (pool.FURTHER).
     """
 
     start: str
@@ -28,7 +29,7 @@ class Recipe:
     captions: float = 0.0
     weight_decay: float = WEIGHT_DECAY
     noise: bool = False
-    steps: tuple = (2000, 3000)
+    steps: tuple = (1800, 2700, 250)
 
     def of(self, name, steps=None):
         """This recipe for the model called `name`, or with other numbers of steps."""
