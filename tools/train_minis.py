@@ -20,7 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -107,8 +106,8 @@ class Training:
 
     def restore(self, folder):
         """Take the weights of a saved model after stage 2; its minutes."""
-        weights = load_file(folder / "model.safetensors")
-        self.model.load_state_dict(weights, strict=False)
+        saved = type(self.model).from_pretrained(folder, dtype=torch.float32)
+        self.model.load_state_dict(saved.state_dict())
         return json.loads((folder / "metrics.json").read_text())["training"]["minutes"]
 
 
