@@ -239,6 +239,7 @@ def test_a_wheel_holds_all_checkpoints_and_that_of_a_release_two(release, tmp_pa
     wheel = built(copied(tmp_path, "1.2.4.dev0"), tmp_path / "wheel")
     assert checkpoints_in(wheel) == {*IN_THE_WHEEL, *read_manifest(CHECKPOINTS)}
     assert checkpoints_in(release.wheel) == set(IN_THE_WHEEL)
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if "/checkpoints/seeds/" in name]
     assert release.wheel.stat().st_size < 25e6 < wheel.stat().st_size
 
 

@@ -173,9 +173,9 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path, pools
             return None
         return tower.state_dict()
 
-    whole = trained(tmp_path / "whole.pt")
-    assert trained(tmp_path / "parts.pt", stop_after=2) is None
-    resumed = trained(tmp_path / "parts.pt")
+    whole = trained(tmp_path / "whole.safetensors")
+    assert trained(tmp_path / "parts.safetensors", stop_after=2) is None
+    resumed = trained(tmp_path / "parts.safetensors")
     for name, values in whole.items():
         assert torch.equal(values, resumed[name]), name
 

@@ -69,7 +69,10 @@ class Training:
 
     def fit(self, stage, of, weight_decay=WEIGHT_DECAY):
         """How a stage is fitted; models of one family share the state of stage 1."""
-        path = Path(self.args.cache) / f"{of}-{self.data.key}-{self.args.seed}-stage{stage}.pt"
+        path = (
+            Path(self.args.cache)
+            / f"{of}-{self.data.key}-{self.args.seed}-stage{stage}.safetensors"
+        )
         args = self.args
         return loops.Fit(path, args.seed, args.device, args.workers, log, weight_decay)
 
@@ -106,7 +109,7 @@ class Training:
 
     def restore(self, folder):
         """Take the weights of a saved model after stage 2; its minutes."""
-        saved = type(self.model).from_pretrained(folder, dtype=torch.float32)
+        saved = type(self.model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         self.model.load_state_dict(saved.state_dict())
         return json.loads((folder / "metrics.json").read_text())["training"]["minutes"]
 
@@ -121,10 +124,11 @@ def train(name, recipe, args):
         minutes = training.restore(args.after_stage_2 / name)
     else:
         minutes = {"start": training.stage_1(), "questions": training.stage_2()}
-    further = pool.load_pool(
-        args.further, FURTHER_SEED, grid, args.cache, args.workers or 2, nouns=pool.FURTHER
-    )
-    minutes["further"] = training.stage_3(further)
+    if recipe.steps[2]:
+        further = pool.load_pool(
+            args.further, FURTHER_SEED, grid, args.cache, args.workers or 2, nouns=pool.FURTHER
+        )
+        minutes["further"] = training.stage_3(further)
     folder = args.out / name
     shutil.rmtree(folder, ignore_errors=True)
     if name.startswith("llava"):

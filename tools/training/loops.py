@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
@@ -23,6 +25,7 @@ STOP_WEIGHT = 0.1  # of the token that ends an answer, which generate() needs
 SHIFT = 3  # pixels by which pictures are moved
 NOISY, MOST_NOISE = 0.5, 4.0  # share of noisy images; their largest noise in standard deviations
 LOG_EVERY, SAVE_EVERY = 100, 500  # steps
+MODULES, OPTIMIZER = "modules.", "optimizer."  # in the names of saved tensors
 
 
 def to_tensor(pixels):
@@ -177,47 +180,59 @@ class Fit:
         optimizer = torch.optim.AdamW(
             groups, weight_decay=self.weight_decay, betas=(0.9, 0.98), fused=True
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
-        done, minutes = self._restore(modules, optimizer, schedule)
+        done, minutes = self._restore(modules, optimizer)
         started, recent = time.time(), _Recent()
         ahead = DataLoader(
             Subset(dataset, range(done, steps)), batch_size=None, num_workers=self.workers
         )
         for step, batch in enumerate(ahead, done + 1):
             torch.manual_seed(1_000_003 * self.seed + step)
+            for group, (_, factor) in zip(optimizer.param_groups, parts, strict=True):
+                group["lr"] = LEARNING_RATE * factor * rate(step - 1, steps)
             with torch.autocast(self.device, dtype=torch.bfloat16):
                 loss, hits = loss_and_hits(batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
             optimizer.step()
-            schedule.step()
             recent.add(loss, hits)
             spent = minutes + (time.time() - started) / 60
             if step % LOG_EVERY == 0 or step == steps:
                 self.log(f"step {step}/{steps} {spent:.1f} min {recent}")
                 recent = _Recent()
             if step % SAVE_EVERY == 0 or step == steps:
-                self._save(modules, optimizer, schedule, step, spent)
+                self._save(modules, optimizer, step, spent)
         minutes += (time.time() - started) / 60
         self.log(f"{(steps - done) / (time.time() - started):.2f} steps a second")
         return minutes
 
-    def _save(self, modules, optimizer, schedule, step, minutes):
-        parts = {"modules": modules, "optimizer": optimizer, "schedule": schedule}
-        state = {name: part.state_dict() for name, part in parts.items()}
+    def _save(self, modules, optimizer, step, minutes):
+        tensors = {f"{MODULES}{name}": tensor for name, tensor in modules.state_dict().items()}
+        for i, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{OPTIMIZER}{i}.{name}": tensor for name, tensor in state.items()}
+        tensors = {
+            name: tensor.detach().clone() for name, tensor in tensors.items()
+        }  # some are tied
         partial = self.path.with_suffix(f".{os.getpid()}")
-        torch.save({**state, "step": step, "minutes": minutes}, partial)
+        save_file(tensors, partial, {"step": str(step), "minutes": str(minutes)})
         partial.replace(self.path)
 
-    def _restore(self, modules, optimizer, schedule):
+    def _restore(self, modules, optimizer):
         """The steps done before, and their minutes."""
         if not self.path.exists():
             return 0, 0.0
-        state = torch.load(self.path, map_location=self.device, weights_only=True)
-        for name, part in (("modules", modules), ("optimizer", optimizer), ("schedule", schedule)):
-            part.load_state_dict(state[name])
-        return state["step"], state["minutes"]
+        weights, states = {}, defaultdict(dict)
+        for name, tensor in load_file(self.path, self.device).items():
+            if name.startswith(MODULES):
+                weights[name.removeprefix(MODULES)] = tensor
+            else:
+                number, _, kind = name.removeprefix(OPTIMIZER).partition(".")
+                states[int(number)][kind] = tensor
+        modules.load_state_dict(weights)
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(states)})
+        with safe_open(self.path, "pt") as stored:
+            about = stored.metadata()
+        return int(about["step"]), float(about["minutes"])
 
 
 class _Recent:

@@ -29,7 +29,7 @@ class Recipe:
     captions: float = 0.0
     weight_decay: float = WEIGHT_DECAY
     noise: bool = False
-    steps: tuple = (1800, 2700, 400)
+    steps: tuple = (1800, 2700, 0)
 
     def of(self, name, steps=None):
         """This recipe for the model called `name`, or with other numbers of steps."""
@@ -47,6 +47,7 @@ RECIPES = {
     "varied": Recipe("patches"),
     "captions": Recipe("patches", captions=0.1),
     "decay": Recipe("patches", captions=0.1, weight_decay=0.3),
-    "unlabelled": Recipe("captions", captions=0.1),
+    "unlabelled": Recipe("captions", captions=0.1, steps=(900, 2700, 0)),
+    "further": Recipe("patches", captions=0.1, steps=(1800, 2700, 400)),
 }
 CHOSEN = "captions"
