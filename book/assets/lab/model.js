@@ -46,6 +46,10 @@ async function unpacked(bytes) {
   return bytes[0] === 0x1f && bytes[1] === 0x8b ? inflate([bytes], "gzip") : bytes;
 }
 
+function below(value, end) {
+  return Number.isInteger(value) && 0 <= value && value < end;
+}
+
 export class Model {
   #ort;
   #tower;
@@ -102,15 +106,12 @@ export class Model {
     const response = await fetched(new URL(file, this.#url));
     const pixels = this.#pixels(await decodePng(new Uint8Array(await response.arrayBuffer())));
     const { image } = await this.#tower.run({ pixels });
-    const { layers, components, width, heads } = this.manifest.shape;
-    const tokens = this.#scene(id).ids.length;
-    const nothing = new this.#ort.Tensor(
-      "float32", new Float32Array(layers * components * tokens * width), [layers, components, tokens, width],
-    );
-    const mask = this.#mask([[]], tokens);
+    const { layers, components, width } = this.manifest.shape;
+    const size = [layers, components, this.#scene(id).ids.length, width];
+    const nothing = new this.#ort.Tensor("float32", new Float32Array(size.reduce((a, b) => a * b)), size);
+    const mask = this.#mask([[]], size[2]);
     const { logits, activations } = await this.#run(id, image, nothing, mask, ["logits", "activations"]);
-    const source = activations.reshape([layers, components, tokens, width]);
-    return { image, activations: source, score: this.#scores(id, logits)[0] };
+    return { image, activations: activations.reshape(size), score: this.#scores(id, logits)[0] };
   }
 
   /** A picture as the processor scales it, by colour, row and column. */
@@ -139,8 +140,8 @@ export class Model {
     patches.forEach((sites, run) => {
       for (const { component, layer, token, head } of sites) {
         const c = this.manifest.components.indexOf(component);
-        if (c < 0 || !(layer in Array(layers).fill(0)) || !(token in Array(tokens).fill(0))) {
-          throw new Error(`The model has no ${component} in layer ${layer} at token ${token}.`);
+        if (c < 0 || !below(layer, layers) || !below(token, tokens) || !(head == null || below(head, heads))) {
+          throw new Error(`The model has no ${component} in layer ${layer} at token ${token}, head ${head}.`);
         }
         const at = (((run * layers + layer) * components + c) * tokens + token) * heads;
         if (head == null) values.fill(1, at, at + heads);

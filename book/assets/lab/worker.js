@@ -12,10 +12,16 @@ const calls = {
   patch: (id, scene, direction, patches) => model.patch(scene, direction, patches),
 };
 
-self.onmessage = async ({ data: { id, call, given } }) => {
+async function answer({ id, call, given }) {
   try {
     postMessage({ id, result: await calls[call](id, ...given) });
   } catch (error) {
     postMessage({ id, error: String(error.message ?? error) });
   }
+}
+
+// One after the other: a session computes one thing at a time.
+let last = Promise.resolve();
+self.onmessage = ({ data }) => {
+  last = last.then(() => answer(data));
 };
