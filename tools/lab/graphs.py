@@ -52,7 +52,7 @@ class Text(torch.nn.Module):
         }
 
     def forward(self, image, ids, source, mask):
-        seen: list[list[torch.Tensor]] = [[] for _ in range(self.shape["layers"])]
+        seen: dict[tuple[int, int], torch.Tensor] = {}
         runs, n_tokens = mask.shape[0], ids.shape[1]
         slices = self.shape["width"] // self.shape["heads"]
 
@@ -60,13 +60,14 @@ class Text(torch.nn.Module):
             def write(activation):
                 chosen = mask[:, layer, number].repeat_interleave(slices, dim=-1)
                 written = activation + chosen * (source[layer, number] - activation)
-                seen[layer].append(written)
+                seen[layer, number] = written
                 return written
 
             return write
 
+        layers, numbers = range(self.shape["layers"]), range(self.shape["components"])
         with ExitStack() as stack:
-            for layer in range(self.shape["layers"]):
+            for layer in layers:
                 for number, component in enumerate(self.model.components):
                     point = self.model.hook_point(component, layer)
                     stack.enter_context(hook(point.module, point.on, writer(layer, number)))
@@ -77,7 +78,9 @@ class Text(torch.nn.Module):
         decoded = self.hf.text_decoder(
             input_ids=start, encoder_hidden_states=question, use_cache=False
         )
-        activations = torch.stack([torch.stack(of_layer, 1) for of_layer in seen], 1)
+        activations = torch.stack(
+            [torch.stack([seen[layer, number] for number in numbers], 1) for layer in layers], 1
+        )
         return decoded.logits[:, -1], activations
 
 

@@ -26,6 +26,7 @@ class Lab {
   #shares = { denoise: new Map(), noise: new Map() }; // key -> percent
   #unpatched;
   #grids;
+  #parts; // the elements that change
   #turn = 0; // counts changes, so that a late result of an earlier one is dropped
 
   constructor(root, manifest, url) {
@@ -73,7 +74,7 @@ class Lab {
       ...components.map((name) => [name, NAMES[name]]).reverse(),
       ...perHead.map((name) => [`heads:${name}`, `Single heads of ${NAMES[name].toLowerCase()}`]),
     ];
-    this.parts = {
+    this.#parts = {
       scene: make("select", { onchange: (event) => this.#choose({ scene: event.target.value }) }, scenes),
       view: make("select", { onchange: (event) => this.#choose({ view: event.target.value }) },
         views.map(([value, name]) => make("option", { value }, name))),
@@ -84,7 +85,7 @@ class Lab {
       status: make("p", { className: "lab-status", role: "status" }),
       panels: Object.fromEntries(Object.keys(DIRECTIONS).map((name) => [name, this.#panel(name)])),
     };
-    const { parts } = this;
+    const parts = this.#parts;
     parts.tokenLabel = make("label", {}, "at the token ", parts.token);
     this.#root.replaceChildren(
       make("div", { className: "lab-controls" },
@@ -102,7 +103,7 @@ class Lab {
       said: make("p"),
       grid: make("div"),
       line: make("div"),
-      result: make("p", { className: "lab-result" }),
+      result: make("p", { className: "lab-result", role: "status" }),
     };
     panel.element = make("section", { className: "lab-panel", "aria-label": `${title} ${technical}` },
       make("p", { className: "lab-title" },
@@ -123,12 +124,17 @@ class Lab {
     this.#view = view ?? this.#view;
     this.#token = token ?? this.#token;
     this.#root.setAttribute("aria-busy", "true");
-    await this.#open().catch((error) => (this.parts.status.textContent = error.message));
+    try {
+      await this.#open();
+    } catch (error) {
+      this.#parts.status.textContent = error.message;
+      this.#root.setAttribute("aria-busy", "false");
+    }
   }
 
   /** Show the scene and the view anew. */
   async #open() {
-    const { parts } = this;
+    const parts = this.#parts;
     const scene = this.#scene;
     const unpatched = await this.#client.read(scene.id);
     if (scene !== this.#scene) return;
@@ -197,14 +203,14 @@ class Lab {
     }
     if (turn !== this.#turn) return;
     for (const [name, scores] of Object.entries(results)) this.#result(name, scores);
-    this.parts.status.textContent = this.#construction(sites);
+    this.#parts.status.textContent = this.#construction(sites);
     this.#root.setAttribute("aria-busy", "false");
   }
 
   #result(name, [joint, ...singles]) {
     const { clean, corrupt } = this.#unpatched;
     const base = this.#unpatched[DIRECTIONS[name].base];
-    const panel = this.parts.panels[name];
+    const panel = this.#parts.panels[name];
     const total = clean.L - corrupt.L;
     const percent = (score) => (100 * (score.L - base.L)) / total;
     const sum = singles.reduce((all, score) => all + percent(score), 0);
@@ -232,7 +238,7 @@ class Lab {
     const scene = this.#scene;
     const total = this.#unpatched.clean.L - this.#unpatched.corrupt.L;
     const started = performance.now();
-    this.parts.status.textContent = `Measuring ${2 * sites.length} patched runs ...`;
+    this.#parts.status.textContent = `Measuring ${2 * sites.length} patched runs ...`;
     for (const [name, { base }] of Object.entries(DIRECTIONS)) {
       const scores = await this.#client.patch(scene.id, name, sites.map((site) => [site]));
       if (scene !== this.#scene) return;
@@ -241,12 +247,12 @@ class Lab {
       this.#grids[name].show(this.#picked, this.#shares[name]);
     }
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
-    this.parts.status.textContent = `${2 * sites.length} patched runs in ${seconds} s.`;
+    this.#parts.status.textContent = `${2 * sites.length} patched runs in ${seconds} s.`;
   }
 
   #list(sites) {
-    this.parts.clear.disabled = !sites.length;
-    this.parts.carried.replaceChildren(...sites.map((site) =>
+    this.#parts.clear.disabled = !sites.length;
+    this.#parts.carried.replaceChildren(...sites.map((site) =>
       make("li", {},
         make("button", { type: "button", title: "Carry this no more", onclick: () => this.#remove(site) },
           site.title, make("span", { "aria-hidden": "true" }, " ×")))));
@@ -255,7 +261,7 @@ class Lab {
   async #remove(site) {
     this.#picked.delete(site.key);
     await this.#show();
-    (this.parts.carried.querySelector("button") ?? this.parts.scene).focus();
+    (this.#parts.carried.querySelector("button") ?? this.#parts.scene).focus();
   }
 }
 
