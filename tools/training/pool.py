@@ -33,7 +33,7 @@ MIN_COVERAGE = 0.15  # part of a patch that a thing must cover to be what the pa
 DISTRACTORS = 0.65  # part of the scenes, of the families that have them, with a distractor
 # What may be in a state in the scenes that training ends with. Nothing is held out of the objects
 # and animals, so a state can be known by no list of the things that it goes with.
-FURTHER = (*renderer.NOUNS * 2, *renderer.VALUES["object"], *renderer.VALUES["subject"])
+FURTHER = (*renderer.NOUNS, *renderer.VALUES["object"], *renderer.VALUES["subject"])
 SHARE = {"svo": 0.4, "states": 0.45, "faces": 0.15}  # part of the pool that each family has
 
 

@@ -29,7 +29,7 @@ class Recipe:
     captions: float = 0.0
     weight_decay: float = WEIGHT_DECAY
     noise: bool = False
-    steps: tuple = (1800, 2700, 250)
+    steps: tuple = (1800, 2700, 400)
 
     def of(self, name, steps=None):
         """This recipe for the model called `name`, or with other numbers of steps."""

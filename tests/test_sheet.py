@@ -1,0 +1,45 @@
+"""The sheet of a small model: fresh scenes, and what its rows count."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from notice_lib import load_model, load_pairs
+from tools import sheet
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    return sheet.fresh_sets(tmp_path_factory.mktemp("fresh"), sheet.SEED, scale=0.1)
+
+
+def test_scenes_are_fresh_held_out_and_as_many_as_planned(sets):
+    for task, pairs in sets.items():
+        assert {pair.split for pair in pairs} == {"heldout"}
+        scenes = {(pair.scene_id, pair.slot, pair.distractor) for pair in pairs}
+        for slot, (plain, two) in sheet.CELLS[task].items():
+            kinds = [distractor for _, of, distractor in scenes if of == slot]
+            assert (kinds.count(False), kinds.count(True)) == (plain // 10, two // 10)
+        stored = {pair.clean_image.read_bytes() for pair in load_pairs(task)}
+        assert not stored & {pair.clean_image.read_bytes() for pair in pairs}
+
+
+def test_accuracy_and_answers_without_evidence_are_of_each_kind_of_scene(sets):
+    model = load_model("blip-mini")
+    found = pd.DataFrame(sheet.accuracy(model, sets)).set_index("of")
+    assert found.loc["svo, one thing", "value"] >= 0.9
+    assert found.loc["svo, two things", "n"] == len(
+        {pair.scene_id for pair in sets["svo"] if pair.distractor}
+    )
+    blank = pd.DataFrame(sheet.without_evidence(model, {"faces": sets["faces"]}))
+    by = blank.set_index(["measure", "of"])["value"]
+    assert 0 <= by["first option on blanks", "grey"] <= 1
+    assert by["mean |L| on blanks, of clean", "grey"] < 0.5
+    assert by["a listed option where neither is true", "all"] >= 0.9
+
+
+def test_layers_from_10_to_90_percent():
+    even = pd.Series(np.arange(6) / 5 * 0.8)
+    assert sheet.rise(even) == pytest.approx(0.8 * 5)
+    at_once = pd.Series([0.0, 0.0, 1.0, 0.9, 1.0])  # a dip after the rise is no second rise
+    assert sheet.rise(at_once) == pytest.approx(0.8)
