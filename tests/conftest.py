@@ -3,12 +3,13 @@
 from collections import Counter
 
 _seconds = Counter()
+_BROWSER = ("tests/test_book.py", "tests/test_lab_browser.py")
 
 
 def _part(nodeid: str) -> str:
     if nodeid.split("::")[0].endswith(".ipynb"):
         return "notebooks"
-    return "browser" if nodeid.startswith("tests/test_book.py") else "unit tests"
+    return "browser" if nodeid.startswith(_BROWSER) else "unit tests"
 
 
 def pytest_runtest_logreport(report):

@@ -1,58 +1,31 @@
 """The built book in Chromium: every page, at desktop and phone width, in light and dark."""
 
-import functools
-import http.server
 import re
-import shutil
-import threading
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
-from playwright.sync_api import sync_playwright
+from browsing import chromium, serve
 
 HTML = Path(__file__).parents[1] / "_build" / "html"
 PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("book/*.html"))
 CHAPTERS = [page for page in PAGES if re.match(r"book/\d\d_", page)]
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
-# The profile is new and nothing runs in the background: only the page itself can make a request.
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture(scope="module")
 def site():
     """The address of the built book, served on this machine."""
     assert CHAPTERS, "no built book: ./run book builds it"
-    handler = functools.partial(_Quiet, directory=HTML)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with serve(HTML) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    executable = next(filter(None, map(shutil.which, names)), None)
-    assert executable, "no Chromium on the PATH: ./run test installs it on Debian as root"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

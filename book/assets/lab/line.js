@@ -1,0 +1,35 @@
+// L*, L' and L of one patched run on one line of logits, and in words.
+
+import { make, signed } from "./dom.js";
+
+/** A line from L* (corrupt) to L (clean) with zero, where the answer flips, and the patched run's L'. */
+export function drawLine(corrupt, clean, patched) {
+  const [low, high] = [Math.min(corrupt, patched, 0), Math.max(clean, patched, 0)];
+  const at = (value) => 9 + (82 * (value - low)) / (high - low);
+  const mark = (kind, value, ...text) =>
+    make("span", { className: `lab-mark lab-${kind}`, style: `left: ${at(value)}%` }, make("span", {}, ...text));
+  const track = make("span", {
+    className: "lab-track", style: `left: ${at(corrupt)}%; width: ${at(clean) - at(corrupt)}%`,
+  });
+  const label = `L* ${signed(corrupt, 2)}, L′ ${signed(patched, 2)}, L ${signed(clean, 2)} logits`;
+  return make("div", { className: "lab-line", role: "img", "aria-label": label },
+    track,
+    mark("zero", 0, "0: flips"),
+    mark("corrupt", corrupt, "L* ", signed(corrupt, 1)),
+    mark("clean", clean, "L ", signed(clean, 1)),
+    mark("patched", patched, "L′ ", signed(patched, 2)),
+  );
+}
+
+/** What a patched run says, in a sentence; `base` and `score` are those of the run before and after. */
+export function sentence(scene, base, score, total, number) {
+  const [correct, incorrect] = scene.options;
+  const word = (L) => (L > 0 ? correct : incorrect);
+  if (!number) return `Nothing is carried. The model says “${word(base.L)}”.`;
+  const share = (100 * (score.L - base.L)) / total;
+  const moved = `L′ is ${signed(score.L, 2)}, moved by ${signed(share, 0)} % of L − L*.`;
+  const flips = word(score.L) !== word(base.L);
+  const says = flips ? `The answer flips to “${word(score.L)}”.` : `The model still says “${word(score.L)}”.`;
+  const other = scene.options.includes(score.likeliest) ? "" : ` (Its likeliest word is “${score.likeliest}”.)`;
+  return `${moved} ${says}${other}`;
+}

@@ -1,0 +1,59 @@
+"""The lab's still picture: what every layer's output of one pair does, carried both ways."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+
+from notice_lib import effects, plotting, site_grid, sweep
+from notice_lib.models.base import VLM
+from notice_lib.pairs import PairSet, SemanticPair
+from notice_lib.patching.metrics import logit_difference
+
+AWAY_TO_CLEAN = LinearSegmentedColormap.from_list("lab", ["#D55E00", "#FFFFFF", "#0072B2"])
+DIRECTIONS = {
+    "denoise": "clean into corrupt: enough here?",
+    "noise": "corrupt into clean: needed here?",
+}
+
+
+def draw(model: VLM, pair: SemanticPair, path: Path) -> str:
+    """Draw tokens by layers for one pair in both directions, and return the alt text."""
+    tokens = model.inputs(pair.image("clean"), pair.prompt).tokens
+    maps = {direction: shares(model, pair, direction) for direction in DIRECTIONS}
+    figure, axes = plotting.subplots(1, 2, height=0.9 + 0.26 * len(tokens), sharey=True)
+    for axis, (direction, values) in zip(axes, maps.items(), strict=True):
+        axis.pcolormesh(values, cmap=AWAY_TO_CLEAN, vmin=-100, vmax=100)
+        for row, column in np.ndindex(values.shape):
+            value = values[row, column]
+            if abs(value) >= 0.5:
+                axis.text(
+                    column + 0.5, row + 0.5, f"{value:.0f}".replace("-", "\N{MINUS SIGN}"),
+                    ha="center", va="center", fontsize=8,
+                    color="white" if abs(value) > 60 else "black",
+                )  # fmt: skip
+        axis.set_title(DIRECTIONS[direction], fontsize=9)
+        axis.set_xticks(np.arange(model.n_layers) + 0.5, range(model.n_layers))
+        axis.set_xlabel("layer")
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    axes[0].set_yticks(np.arange(len(tokens)) + 0.5, tokens)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=200)
+    best = maps["denoise"]
+    row, column = np.unravel_index(best.argmax(), best.shape)
+    return (
+        f"Carried from the clean run into the corrupt one, the output of layer {column} at "
+        f"{tokens[row]!r} moves the answer most, {best[row, column]:.0f} % of the way to the clean "
+        f"one; carried the other way, the same cell moves it {-maps['noise'][row, column]:.0f} % "
+        f"away. Two maps of tokens by layers, for the question {pair.prompt!r}"
+    )
+
+
+def shares(model: VLM, pair: SemanticPair, direction: str) -> np.ndarray:
+    """(T, layers) what each layer's output moves in percent of L - L*, positive towards clean."""
+    sites = site_grid(model, ["layer_output"])
+    table = effects(sweep(model, PairSet((pair,)), sites, direction=direction).table())
+    total = logit_difference(table, "clean") - logit_difference(table, "corrupt")
+    percent = table.assign(share=100 * table["effect"] / total)
+    return percent.pivot(index="position", columns="layer", values="share").to_numpy()

@@ -1,0 +1,149 @@
+"""A BLIP as two ONNX graphs: its vision tower, and its text stacks with inputs that write.
+
+The second graph runs B patched runs of one base run at once. It reads and writes activations at
+the library's own hook points, so the browser patches what `sweep` patches.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from notice_lib.models.base import VLM
+from notice_lib.models.hooks import hook
+
+SMALL = 64
+"""Smaller initialisers keep their type: they are constants of the graph rather than weights."""
+
+
+class Tower(torch.nn.Module):
+    """(1, 3, size, size) pixels -> (1, N, D) what the text reads of the image."""
+
+    def __init__(self, model: VLM):
+        super().__init__()
+        self.vision = model.model.vision_model
+
+    def forward(self, pixels):
+        return self.vision(pixel_values=pixels)[0]
+
+
+class Text(torch.nn.Module):
+    """Patched runs of one base run, each copying activations of one source run.
+
+    Inputs: the base run's image (1, N, D) and ids (1, T), int32; the source run's activations
+    `source` (L, C, T, D); and `mask` (B, L, C, T, H), 1 where a run copies one head's slice of an
+    activation and 0 elsewhere. A whole module is all of its H slices.
+
+    Outputs: answer logits (B, vocabulary), and each run's own activations (B, L, C, T, D).
+    """
+
+    def __init__(self, model: VLM):
+        super().__init__()
+        self.hf, self.model = model.model, model
+        config = model.model.config.text_config
+        self.shape = {
+            "layers": model.n_layers,
+            "components": len(model.components),
+            "width": config.hidden_size,
+            "heads": model.n_heads,
+        }
+
+    def forward(self, image, ids, source, mask):
+        seen: dict[tuple[int, int], torch.Tensor] = {}
+        runs, n_tokens = mask.shape[0], ids.shape[1]
+        slices = self.shape["width"] // self.shape["heads"]
+
+        def writer(layer, number):
+            def write(activation):
+                chosen = mask[:, layer, number].repeat_interleave(slices, dim=-1)
+                written = activation + chosen * (source[layer, number] - activation)
+                seen[layer, number] = written
+                return written
+
+            return write
+
+        layers, numbers = range(self.shape["layers"]), range(self.shape["components"])
+        with ExitStack() as stack:
+            for layer in layers:
+                for number, component in enumerate(self.model.components):
+                    point = self.model.hook_point(component, layer)
+                    stack.enter_context(hook(point.module, point.on, writer(layer, number)))
+            question = self.hf.text_encoder(
+                ids.long().expand(runs, n_tokens), encoder_hidden_states=image
+            )[0]
+        start = torch.full((runs, 1), self.hf.decoder_start_token_id, dtype=torch.long)
+        decoded = self.hf.text_decoder(
+            input_ids=start, encoder_hidden_states=question, use_cache=False
+        )
+        activations = torch.stack(
+            [torch.stack([seen[layer, number] for number in numbers], 1) for layer in layers], 1
+        )
+        return decoded.logits[:, -1], activations
+
+
+def export_tower(model: VLM, path: Path) -> None:
+    """Write the vision tower's graph."""
+    side = model.image_size
+    _export(Tower(model), (torch.zeros(1, 3, side, side),), ["pixels"], ["image"], None, path)
+
+
+def export_text(model: VLM, n_image: int, path: Path) -> None:
+    """Write the graph of the text stacks.
+
+    Args:
+        n_image: N, how many states the tower gives.
+    """
+    text, runs, tokens = Text(model), 3, 7
+    of = text.shape
+    width = model.model.config.vision_config.hidden_size
+    example = (
+        torch.zeros(1, n_image, width),
+        torch.ones(1, tokens, dtype=torch.int32),
+        torch.zeros(of["layers"], of["components"], tokens, of["width"]),
+        torch.zeros(runs, of["layers"], of["components"], tokens, of["heads"]),
+    )
+    most = model.model.config.text_config.max_position_embeddings
+    b, t = torch.export.Dim("runs", min=1, max=1024), torch.export.Dim("tokens", min=2, max=most)
+    dynamic = ({}, {1: t}, {2: t}, {0: b, 3: t})
+    _export(
+        text, example, ["image", "ids", "source", "mask"], ["logits", "activations"], dynamic, path
+    )
+
+
+def _export(module, example, inputs, outputs, dynamic, path) -> None:
+    program = torch.onnx.export(
+        module.eval(), example, dynamo=True, input_names=inputs, output_names=outputs,
+        dynamic_shapes=dynamic, verbose=False,
+    )  # fmt: skip
+    graph = program.model_proto
+    halve(graph.graph)
+    del graph.metadata_props[:]
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+    onnx.checker.check_model(graph)
+    path.write_bytes(graph.SerializeToString())
+
+
+def halve(graph: onnx.GraphProto) -> None:
+    """Keep float32 initialisers as float16 where that changes no value, and cast them first.
+
+    The checkpoints' weights are float16, so this halves the file and computes the same in float32.
+    """
+    casts = []
+    for initialiser in graph.initializer:
+        if initialiser.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(initialiser)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size < SMALL or not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = initialiser.name
+        initialiser.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
