@@ -140,11 +140,15 @@ def test_binder_and_devcontainer_agree_with_the_conda_environment():
     assert "/.venv/bin/python" in str(container["customizations"])
 
 
-def test_vendored_javascript_is_as_published():
-    folder = ROOT / "book" / "assets" / "vendor"
-    for line in (folder / "SHA256SUMS").read_text().splitlines():
-        digest, name = line.split()
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
+@pytest.mark.parametrize("folder", ["book/assets/vendor", "tests/vendor"])
+def test_vendored_files_are_as_published(folder):
+    lines = (ROOT / folder / "SHA256SUMS").read_text().splitlines()
+    sums = {name: digest for digest, name in map(str.split, lines)}
+    paths = [
+        path for path in (ROOT / folder).rglob("*") if path.suffix in (".js", ".svg", ".woff2")
+    ]
+    found = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    assert {str(path.relative_to(ROOT / folder)): sha for path, sha in found.items()} == sums
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md"])
