@@ -104,6 +104,7 @@ def test_the_place_is_a_chapters_number_and_title():
         (".off,.on p,.on.off{a:b}", ".on p{a:b}"),
         (".on:not(.off),.on:has(> .off, p){a:b}", ".on:not(.off),.on:has(> .off, p){a:b}"),
         ("@media print{.off{a:b}.on{a:b}}@media print{.off{a:b}}", "@media print{.on{a:b}}"),
+        ("@supports (a:b){.off{a:b}.on{a:b}}", "@supports (a:b){.on{a:b}}"),
         ('@charset "UTF-8";.on{a:b}', '@charset "UTF-8";.on{a:b}'),
         ("@font-face{a:url(.off)}.off{a:b}", "@font-face{a:url(.off)}"),
         ("@keyframes k{0%{a:b}}.off{a:b}", "@keyframes k{0%{a:b}}"),

@@ -1,6 +1,6 @@
 // What scrolls sideways takes the focus, so that the keyboard can scroll it.
 function letScrollersTakeFocus() {
-  for (const element of document.querySelectorAll("article :is(pre, table, math, .cell_output, .output)")) {
+  for (const element of document.querySelectorAll("article :is(pre, table, .formula, .cell_output, .output)")) {
     if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
     else element.removeAttribute("tabindex");
   }

@@ -17,7 +17,7 @@ PICTURE = re.compile(r'src="data:image/(png|jpeg|svg\+xml);base64,([^"]+)"')
 THEME = "styles/pydata-sphinx-theme.css"
 # A string, a comment, or a bracket, none of which a rule's own text holds otherwise.
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|/\*.*?\*/|[{}]', re.S)
-NESTING = ("@media", "@supports", "@layer", "@container")
+NESTING = ("@media", "@supports")
 # Bootstrap's script puts the names of its placed tooltips together.
 ALWAYS = ("bs-",)
 ICON = re.compile(r"fa(?:[bsr]|-.*)?$")  # book/assets/icons.css has the book's icons
