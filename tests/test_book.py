@@ -1,4 +1,4 @@
-"""The built book in Chromium: every page, at desktop and phone width, in light and dark."""
+"""The built book in Chromium: every page, on a desktop, a phone and paper, in light and dark."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,17 @@ PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("book/*.
 CHAPTERS = [page for page in PAGES if re.match(r"book/\d\d_", page)]
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+FOLDS = ("How this was computed", "The check", "Hint", "Solution and why")
+MOST_BYTES = 1_500_000  # of a page with all that it loads
+SLOW_LINE = {
+    "offline": False,
+    "latency": 0,
+    "downloadThroughput": 1.6e6 / 8,
+    "uploadThroughput": 1.6e6 / 8,
+}
+AXE = Path(__file__).with_name("vendor") / "axe.min.js"
+# The parts of a line of code have the same few colours on every page: the weekly run looks at all.
+MOST_OF_A_PAGE = {"exclude": ["pre *"]}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +54,6 @@ def open_page(browser, site):
         page.on("response", lambda response: _note_response(page, response))
         context.route(lambda url: not url.startswith(site), lambda route: _refuse(page, route))
         page.goto(site + path, wait_until="load")
-        page.evaluate("async () => { await window.MathJax?.startup?.promise; }")
         page.wait_for_load_state("networkidle")
         return page
 
@@ -122,6 +132,114 @@ def test_dark_mode_has_no_grey_frames(open_page, page_path):
         }).map(image => image.src)"""
     )
     assert framed == []
+
+
+@pytest.mark.parametrize("page_path", PAGES)
+def test_page_is_light(open_page, page_path):
+    page = open_page(page_path)
+    loaded = page.evaluate(
+        """['navigation', 'resource'].flatMap(type => performance.getEntriesByType(type))
+        .map(entry => [entry.encodedBodySize, entry.name])"""
+    )
+    assert sum(size for size, _ in loaded) <= MOST_BYTES, sorted(loaded)[-5:]
+
+
+def weekly_but_the_first(pages):
+    return [pages[0], *(pytest.param(page, marks=pytest.mark.weekly) for page in pages[1:])]
+
+
+@pytest.mark.parametrize("page_path", weekly_but_the_first(CHAPTERS))
+def test_page_is_painted_before_all_of_it_has_come(browser, site, page_path, record_property):
+    page = browser.new_page(viewport=DESKTOP)
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.send("Network.emulateNetworkConditions", SLOW_LINE)
+    page.goto(site + page_path, wait_until="load")
+    painted, loaded = page.evaluate(
+        """[performance.getEntriesByName('first-contentful-paint')[0].startTime,
+        performance.getEntriesByType('navigation')[0].loadEventStart]"""
+    )
+    page.close()
+    record_property("first paint at 1.6 Mb/s", f"{painted / 1000:.1f} s")
+    assert painted < loaded
+
+
+def serious(page, context=None):
+    """What axe-core finds serious or critical: (rule, the first elements)."""
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.add_script_tag(path=AXE)
+    found = page.evaluate(
+        """async context => {
+            const found = await axe.run(context || document, {resultTypes: ['violations']});
+            return found.violations;
+        }""",
+        context,
+    )
+    return [
+        (one["id"], [node["html"][:200] for node in one["nodes"][:3]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("page_path", PAGES)
+def test_page_is_accessible(open_page, page_path):
+    assert serious(open_page(page_path), MOST_OF_A_PAGE) == []
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("page_path", PAGES)
+@pytest.mark.parametrize(
+    "mode",
+    [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light")],
+    ids=["light", "dark", "phone"],
+)
+def test_page_is_accessible_in_every_mode(open_page, page_path, mode):
+    assert serious(open_page(page_path, *mode)) == []
+
+
+@pytest.mark.parametrize("page_path", CHAPTERS)
+def test_on_paper_folds_are_open_and_nothing_is_cut(open_page, page_path):
+    page = open_page(page_path, viewport={"width": 718, "height": 1000})  # A4 without its margins
+    page.emulate_media(media="print")
+    closed = page.evaluate(
+        """[...document.querySelectorAll('article details')]
+        .filter(fold => !fold.lastElementChild.getBoundingClientRect().height)
+        .map(fold => fold.innerText)"""
+    )
+    cut = page.evaluate(
+        """[...document.querySelectorAll('article *')].filter(one => one.clientWidth && (
+            one.getBoundingClientRect().right > innerWidth + 1
+            || one.scrollWidth > one.clientWidth + 1
+            && getComputedStyle(one).overflowX !== 'visible'
+        )).map(one => one.outerHTML.slice(0, 200))"""
+    )
+    assert closed == [] and cut == []
+
+
+def test_what_scrolls_takes_the_focus(open_page):
+    page = open_page("book/04_first_patch.html", PHONE)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.wait_for_function(
+        """[...document.querySelectorAll('article :is(pre, table)')]
+        .every(one => (one.tabIndex === 0) === (one.scrollWidth > one.clientWidth))"""
+    )
+    assert page.locator("article pre[tabindex='0']").count() > 5
+
+
+@pytest.mark.parametrize("page_path", CHAPTERS)
+def test_folds_say_what_they_hold(open_page, page_path):
+    page = open_page(page_path)
+    names = page.locator("article details > summary").all_inner_texts()
+    assert set(names) <= {"Set-up for Google Colab", *FOLDS}
+    assert page.locator("summary[aria-label]").count() == 0
+    assert page.locator(".place").inner_text().startswith(place_of(page_path))
+
+
+def place_of(page_path):
+    """What the bar says first: the chapter's number, which its file has, too."""
+    number = CHAPTERS.index(page_path)
+    return f"Chapter {number} of {len(CHAPTERS) - 1}" if number else ""
 
 
 def test_no_internal_link_is_broken(open_page, site):

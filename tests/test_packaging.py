@@ -141,14 +141,25 @@ def test_binder_and_devcontainer_agree_with_the_conda_environment():
     assert "/.venv/bin/python" in str(container["customizations"])
 
 
-def test_vendored_javascript_is_as_published():
-    folder = ROOT / "book" / "assets" / "vendor"
-    for line in (folder / "SHA256SUMS").read_text().splitlines():
-        digest, name = line.split()
-        packed = folder / f"{name}.gz"
-        content = gzip.decompress(packed.read_bytes()) if packed.exists() else None
-        content = content or (folder / name).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == digest, name
+@pytest.mark.parametrize("folder", ["book/assets/vendor", "tests/vendor"])
+def test_vendored_files_are_as_published(folder):
+    lines = (ROOT / folder / "SHA256SUMS").read_text().splitlines()
+    sums = {name: digest for digest, name in map(str.split, lines)}
+    kinds = (".js", ".mjs", ".svg", ".woff2", ".gz")
+    paths = [path for path in (ROOT / folder).rglob("*") if path.suffix in kinds]
+    found = {published_name(path, ROOT / folder): sha_as_published(path) for path in paths}
+    assert found == sums
+
+
+def published_name(path, folder):
+    """A vendored file's path without the ending that packing gave it."""
+    return str(path.relative_to(folder)).removesuffix(".gz")
+
+
+def sha_as_published(path):
+    content = path.read_bytes()
+    content = gzip.decompress(content) if path.suffix == ".gz" else content
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md"])

@@ -44,24 +44,24 @@ RECIPE = """
 
     python tools/train_minis.py --seed 0 --out FOLDER --device cuda
 
-1. **Stage 1** ({steps[0]:,} steps of {batch} images) trains the vision tower alone. For each patch it
-   learns what the patch shows: a thing, its state, a face's expression, the verb that the thing
+1. **Stage 1** ({steps[0]:,} steps of {batch} images) trains the vision tower alone. For each patch
+   it learns what the patch shows: a thing, its state, a face's expression, the verb that the thing
    takes part in, and whether it is that action's subject or object. The labels come from the
    renderer's masks. No label says that something is a distractor: whether a head avoids what the
    question does not ask for is left to the questions. In the control `unlabelled`, the whole model
    learns captions of pictures instead, for {unlabelled[0]:,} steps.
-2. **Stage 2** ({steps[1]:,} steps of {batch} images with {per_image} questions each) trains the whole
-   model. The first tenth of the steps learns captions. After that, 55 % of the questions have two
-   options, as the paper's do. The others have three options or none, ask which of two things is in
+2. **Stage 2** ({steps[1]:,} steps of {batch} images with {per_image} questions each) trains the
+   whole model. The first tenth of the steps learns captions. After that, 55 % of the questions
+   have two options, as the paper's do. The others have three options or none, ask which of two things is in
    a state, or name a thing by what stands beside it, so that an answer is not found by matching an
    option's word with the picture. Of the questions with two options, {neither:.0%} have no true
    one, and where a picture has a distractor, it is the other option in {lure:.0%}. One picture in
    twenty is of one plain colour.
 
 The loss is the cross-entropy of the answer, and the optimiser AdamW in bfloat16. A word that would
-form a held-out composition is never an option. In `blip-mini-noise`, half of the images of stage 2 get
-Gaussian noise on the embeddings of their patches, of a strength between 0 and {noise:g} standard
-deviations.
+form a held-out composition is never an option. In `blip-mini-noise`, half of the images of stage 2
+get Gaussian noise on the embeddings of their patches, of a strength between 0 and {noise:g}
+standard deviations.
 
 The recipe was chosen by accuracy. `../sheets/tried.csv` lists what was tried. Seeds 1 and 2 were
 trained once, after the recipe had been committed.
@@ -115,8 +115,9 @@ def write(folder):
 def _accuracy(runs):
     lines = [
         "\n## Accuracy\n",
-        "\nOn `data/embedded`. An answer is correct if the most probable of all tokens is the correct",
-        "\nword. Cells have the accuracy with the correct option first / second, in percent.\n",
+        "\nOn `data/embedded`. An answer is correct if the most probable of all tokens is the",
+        "\ncorrect word. Cells have the accuracy with the correct option first / second, in",
+        "\npercent.\n",
         "\n| model | family | " + " | ".join(_label(group) for group in GROUPS) + " |",
         "\n|---|---|" + "---|" * len(GROUPS),
     ]
@@ -141,9 +142,9 @@ def _orders(answers, group):
 def _evidence(runs):
     lines = [
         "\n## Where no option is true\n",
-        "\nThe same questions about a plain picture, and with both options replaced by words that are",
-        "\nfalse of the picture (neither). Cells have the share of answers that are the first option,",
-        "\nand that are one of the two (listed), in percent.\n",
+        "\nThe same questions about a plain picture, and with both options replaced by words that",
+        "\nare false of the picture (neither). Cells have the share of answers that are the first",
+        "\noption, and that are one of the two (listed), in percent.\n",
         "\n| model | grey | black | white | neither |\n|---|---|---|---|---|",
     ]
     for name, run in runs.items():
