@@ -140,17 +140,22 @@ def test_used_are_the_classes_of_pages_and_the_words_of_their_scripts(tmp_path):
     }
 
 
-def test_pictures_become_files_and_the_state_of_widgets_goes(tmp_path):
+def test_pictures_become_files_and_idle_spans_and_states_of_widgets_go(tmp_path):
     picture = base64.b64encode(b"picture").decode()
     name = hashlib.sha256(b"picture").hexdigest()[:20] + ".png"
     state = SimpleNamespace(attributes={"type": weight.STATE})
     other = SimpleNamespace(attributes={})
     context = {
-        "body": f'<img alt="a" src="data:image/png;base64,{picture}">',
+        "body": f'<img alt="a" src="data:image/png;base64,{picture}">'
+        '<span class="n"><span class="pre">pairs</span></span>'
+        '<code><span class="pre">pairs</span></code>',
         "pathto": lambda path, _: f"../{path}",
         "script_files": [state, other, "plain.js"],
     }
     weight.lighten(SimpleNamespace(outdir=tmp_path), "page", "page.html", context, None)
-    assert context["body"] == f'<img alt="a" src="../_images/{name}">'
+    assert context["body"] == (
+        f'<img alt="a" src="../_images/{name}"><span class="n">pairs</span>'
+        '<code><span class="pre">pairs</span></code>'
+    )
     assert (tmp_path / "_images" / name).read_bytes() == b"picture"
     assert context["script_files"] == [other, "plain.js"]

@@ -14,6 +14,8 @@ from sphinx.application import Sphinx
 
 STATE = "application/vnd.jupyter.widget-state+json"
 PICTURE = re.compile(r'src="data:image/(png|jpeg|svg\+xml);base64,([^"]+)"')
+# A word of a signature in the reference, which is coloured by the outer span.
+WORD = re.compile(r'(<span class="[\w -]+">)<span class="pre">([^<]*)</span></span>')
 THEME = "styles/pydata-sphinx-theme.css"
 # A string, a comment, or a bracket, none of which a rule's own text holds otherwise.
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|/\*.*?\*/|[{}]', re.S)
@@ -33,11 +35,12 @@ def as_file(match: re.Match[str], folder: Path, address: str) -> str:
 
 
 def lighten(app: Sphinx, page: str, _template: str, context: dict, _tree: nodes.Node) -> None:
-    """Make a page's pictures files, and drop the state of widgets, which only a kernel can use."""
+    """Make pictures files, and drop idle spans and the state of widgets, which needs a kernel."""
     folder = Path(app.outdir) / "_images"
     address = context["pathto"]("_images", 1)
     if "body" in context:
-        context["body"] = PICTURE.sub(lambda m: as_file(m, folder, address), context["body"])
+        body = PICTURE.sub(lambda found: as_file(found, folder, address), context["body"])
+        context["body"] = WORD.sub(r"\1\2</span>", body)
     scripts = context["script_files"]
     context["script_files"] = [
         script for script in scripts if getattr(script, "attributes", {}).get("type") != STATE
