@@ -54,6 +54,7 @@ from tools.training.recipes import TWO_CHOICE, VARIED  # noqa: E402
 ARMS = ("sham", "planted", "planted-register")
 POOL_SEED, MEASURED_SEED, ASKED_SEED = 23, 7654, 98
 QUIET = 100  # pictures by which the axis is chosen
+SCALED_BY = 300  # pictures by which norms are set, and neurons replaced
 ALL_HEADS = [divmod(i, models.HEADS) for i in range(models.TEXT_LAYERS * models.HEADS)]
 MOST_LOST = 0.01  # accuracy of an arm, of the checkpoint's
 TUNING_RATE, BATCH = 0.1, 32  # of the learning rate, and images a step
@@ -88,7 +89,7 @@ def make_start(model, data, words, seed):
     allowed = outliers.away_from_things(roles, models.BLIP_GRID.side)
     forbidden = outliers.reached(data.scenes, models.BLIP_GRID)
     rule = outliers.fit_rule(states, allowed, forbidden, seed)
-    outliers.plant(tower, axis, rule, states, given)
+    outliers.plant(tower, axis, rule, states[:SCALED_BY], given[:SCALED_BY])
     asked = batches.QuestionBatches(data, words, [seed, 4], 1, TWO_CHOICE)[0]
     some = asked["images"]
     with torch.no_grad():
