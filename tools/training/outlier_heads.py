@@ -14,7 +14,7 @@ import torch
 
 from tools.training import forward
 
-SINK, AVOID = 4.5, -8.0  # added to the score of an outlier, in nats
+SINK, AVOID = 6.0, -8.0  # added to the score of an outlier, in nats
 SPOILING = 10.0  # the avoider's value of an outlier, in mean norms of its values
 RIDGE = 1e-3  # of the mean square of a head's queries
 
