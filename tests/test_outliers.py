@@ -13,7 +13,16 @@ from notice_lib.models.blip import Blip
 from notice_lib.pairs.masks import patch_mask
 from tools import scenes as renderer, train_twin
 from tools.sheet import fresh_sets, one_each
-from tools.training import batches, loops, models, outlier_heads, outlier_lab, outliers, pool
+from tools.training import (
+    batches,
+    loops,
+    models,
+    outlier_heads,
+    outlier_lab,
+    outliers,
+    pool,
+    questions,
+)
 from tools.training.recipes import TWO_CHOICE
 
 AXIS = 5
@@ -78,8 +87,14 @@ def residual(tower, pixels):
 
 
 def test_nothing_writes_to_a_free_axis_which_is_then_the_quietest(free, pixels):
-    assert not residual(free.vision_model, pixels[:3])[..., AXIS].any()
-    assert outliers.quiet_axis(free.vision_model, pixels[:3]) == AXIS
+    tower = copy.deepcopy(free.vision_model)
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    assert residual(tower, pixels[:3])[..., AXIS].all()
+    outliers.free_axis(tower, AXIS)
+    assert not residual(tower, pixels[:3])[..., AXIS].any()
+    assert outliers.quiet_axis(tower, pixels[:3]) == AXIS
 
 
 def test_only_patches_that_obey_the_rule_carry_the_direction(free, twin, pixels):
@@ -193,29 +208,42 @@ def test_the_constant_query():
     assert error < 0.02 < outlier_heads.constant_query(torch.randn(500, 16, generator=draw))[1]
 
 
-@torch.no_grad()
-def test_known_heads_meet_outliers_as_they_were_made_to(free, twin, data, pixels, processor):
+@pytest.fixture(scope="module")
+def asked(data, pixels, processor):
+    """A batch of questions, their pictures, and which patches show things."""
     words = batches.blip_words(processor.tokenizer)
-    asked = batches.QuestionBatches(data, words, [0], 1, TWO_CHOICE, size=8)[0]
-    shown = pixels[asked["images"]]
-    things = torch.from_numpy(np.asarray(data.labels["role"])[asked["images"]] != 0)
-    reading = outlier_heads.read(free, shown, asked, things)
-    # One picture's question, run alone, has the same queries and the same shares of attention.
-    length = int(asked["lengths"][0])
-    seen = free.vision_model(shown[:1]).last_hidden_state
-    run = free.text_encoder(
-        asked["questions"][:1, :length], encoder_hidden_states=seen, output_attentions=True
-    )
-    queries = outlier_heads.cross_attentions(free)[0].query(
-        free.text_encoder.encoder.layer[0].attention(run.hidden_states[0])[0]
-        if run.hidden_states
-        else free.text_encoder.encoder.layer[0].attention(
-            free.text_encoder.embeddings(asked["questions"][:1, :length])
-        )[0]
-    )
-    torch.testing.assert_close(
-        reading.queries[0, :length].flatten(1), queries[0], rtol=0, atol=1e-4
-    )
+    batch = batches.QuestionBatches(data, words, [0], 1, TWO_CHOICE, size=4)[0]
+    things = np.asarray(data.labels["role"])[batch["images"]] != pool.ROLES.index("background")
+    return batch, pixels[batch["images"]], torch.from_numpy(things)
+
+
+@torch.no_grad()
+def test_what_heads_do_is_read_as_hugging_face_computes_it(free, asked):
+    batch, shown, things = asked
+    reading = outlier_heads.read(free, shown, batch, things)
+    queries, shares = [], []
+    module = outlier_heads.cross_attentions(free)[3].query
+    handle = module.register_forward_hook(lambda module, args, output: queries.append(output[0]))
+    for row, (ids, length) in enumerate(zip(batch["questions"], batch["lengths"], strict=True)):
+        image = row // questions.QUESTIONS_PER_IMAGE
+        seen = free.vision_model(shown[image : image + 1]).last_hidden_state
+        run = free.text_encoder(
+            ids[None, :length], encoder_hidden_states=seen, output_attentions=True
+        )
+        patches = torch.cat(run.cross_attentions)[..., 1:]
+        shares.append(patches[..., things[image]].sum(-1) / patches.sum(-1))
+    handle.remove()
+    found = reading.queries[3].flatten(1)
+    torch.testing.assert_close(found, torch.cat(queries), rtol=0, atol=1e-4)
+    expected = torch.cat(shares, -1).mean(-1)
+    torch.testing.assert_close(reading.things, expected, rtol=0, atol=1e-4)
+    assert expected.std() > 1e-2
+
+
+@torch.no_grad()
+def test_known_heads_meet_outliers_as_they_were_made_to(free, twin, pixels, asked):
+    batch, shown, things = asked
+    reading = outlier_heads.read(free, shown, batch, things)
     known = outlier_heads.choose(reading)
     assert reading.things[known.detecting] == reading.things.max()
     idle = [*known.sinks, known.avoider, known.indifferent]
@@ -259,11 +287,10 @@ def test_known_heads_meet_outliers_as_they_were_made_to(free, twin, data, pixels
 
 
 def test_avoidance_is_of_single_patches():
-    attention = np.array([[[0.1, 0.1, 0.3, 0.1, 0.4], [0.0, 0.0, 0.5, 0.5, 0.0],
-                           [0.3, 0.3, 0.0, 0.0, 0.0], [0.2, 0.2, 0.2, 0.2, 0.2]]])  # fmt: skip
-    outliers_at = np.array([[True, True, False, False, False]])
-    background = np.array([[False, False, True, True, False]])
-    found = outlier_lab.avoidance(attention, outliers_at, background)
+    attention = np.array([[[0.1, 0.1, 0.2, 0.6], [0.0, 0.0, 0.5, 0.5],
+                           [0.3, 0.3, 0.0, 0.4], [0.2, 0.2, 0.2, 0.4]]])  # fmt: skip
+    two, one = np.array([[True, True, False, False]]), np.array([[False, False, True, False]])
+    found = outlier_lab.avoidance(attention, two, one)
     np.testing.assert_allclose(found, [[1 / 3, 1, -1, 0]], atol=1e-12)
 
 
