@@ -1,0 +1,396 @@
+"""Planted outliers: what the weights are made to do, exactly, and how it is measured."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from notice_lib import heads
+from notice_lib.heads.chosen import ChosenHeads
+from notice_lib.models.blip import Blip
+from notice_lib.pairs.masks import patch_mask
+from tools import scenes as renderer, train_twin
+from tools.sheet import fresh_sets, one_each
+from tools.training import (
+    batches,
+    loops,
+    models,
+    outlier_heads,
+    outlier_lab,
+    outliers,
+    pool,
+    questions,
+)
+from tools.training.recipes import TWO_CHOICE
+
+AXIS = 5
+SIDE = models.BLIP_GRID.side
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return pool.load_pool(24, 23, models.BLIP_GRID, tmp_path_factory.mktemp("pool"))
+
+
+@pytest.fixture(scope="module")
+def pixels(data):
+    return loops.to_tensor(torch.from_numpy(np.asarray(data.pixels)))
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return models.build_blip_processor(pool.words())
+
+
+@pytest.fixture(scope="module")
+def free(processor):
+    """A random model with a free axis, whose answers depend on what it reads."""
+    torch.manual_seed(0)
+    model = models.build_blip(processor.tokenizer).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and "embedding" not in name:
+                parameter.mul_(5)
+    outliers.free_axis(model.vision_model, AXIS)
+    return model
+
+
+@pytest.fixture(scope="module")
+def twin(free, pixels):
+    """The model with planted outliers, its rule, and where they are: bool (n, 1 + patches)."""
+    model = copy.deepcopy(free)
+    states, given = outliers.read_last_layer(model.vision_model, pixels)
+    weights = torch.zeros(models.HIDDEN, outliers.UNITS)
+    weights[:, 0] = torch.randn(models.HIDDEN, generator=torch.Generator().manual_seed(30))
+    ordered = (states.float() @ weights[:, 0]).flatten().sort().values
+    # A threshold in the widest gap that leaves about four patches a picture above it.
+    high = ordered[-5 * len(pixels) : -3 * len(pixels)]
+    gap = int(high.diff().argmax())
+    middle, width = (high[gap] + high[gap + 1]) / 2, high[gap + 1] - high[gap]
+    bias = torch.full((outliers.UNITS,), -1e3)
+    bias[0] = -middle / width
+    rule = outliers.Rule(weights / width, bias)
+    outliers.plant(model.vision_model, AXIS, rule, states, given)
+    return SimpleNamespace(model=model, rule=rule, fires=rule.score(states.float()) > 0)
+
+
+@torch.no_grad()
+def residual(tower, pixels):
+    """What the last LayerNorm reads, (n, 1 + patches, width)."""
+    read = []
+    handle = tower.post_layernorm.register_forward_pre_hook(lambda m, args: read.append(args[0]))
+    tower(pixels)
+    handle.remove()
+    return read[0]
+
+
+def test_nothing_writes_to_a_free_axis_which_is_then_the_quietest(free, pixels):
+    tower = copy.deepcopy(free.vision_model)
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    assert residual(tower, pixels[:3])[..., AXIS].all()
+    outliers.free_axis(tower, AXIS)
+    assert not residual(tower, pixels[:3])[..., AXIS].any()
+    assert outliers.quiet_axis(tower, pixels[:3]) == AXIS
+
+
+def test_only_patches_that_obey_the_rule_carry_the_direction(free, twin, pixels):
+    written = residual(twin.model.vision_model, pixels)
+    without = copy.deepcopy(twin.model.vision_model)
+    outliers.project_out(without, AXIS)
+    plain = residual(without, pixels)
+    each = twin.fires.sum()
+    assert 3 * len(pixels) <= each <= 5 * len(pixels)
+    median = residual(free.vision_model, pixels)[:, 1:].norm(dim=-1).median()
+    expected = torch.where(twin.fires, outliers.RATIO * median, 0.0)
+    torch.testing.assert_close(written[..., AXIS], expected, rtol=2e-3, atol=1e-2)
+    assert not plain[..., AXIS].any()
+    others = torch.arange(models.HIDDEN) != AXIS
+    assert torch.equal(written[..., others], plain[..., others])
+
+
+def test_norms_are_large_behind_the_last_layernorm_too(twin, pixels):
+    with torch.no_grad():
+        states = twin.model.vision_model(pixels).last_hidden_state
+    fires = twin.fires.clone()
+    fires[:, 0] = False
+    size = states.norm(dim=-1)
+    ratio = size[fires] / size[:, 1:][~fires[:, 1:]].median()
+    torch.testing.assert_close(ratio, torch.full_like(ratio, outliers.RATIO), rtol=0.02, atol=0)
+    assert (states[fires][:, AXIS] / size[fires]).min() > 0.99
+
+
+def test_planting_costs_what_the_replaced_neurons_did_beyond_their_means(free, twin, pixels):
+    states, _ = outliers.read_last_layer(free.vision_model, pixels)
+    mlp, planted = (m.vision_model.encoder.layers[-1].mlp for m in (free, twin.model))
+    spent = (mlp.fc1.weight != planted.fc1.weight).any(1)
+    assert spent.sum() == 2 * outliers.UNITS
+    with torch.no_grad():
+        firing = mlp.activation_fn(mlp.fc1(states.float()))[..., spent]
+        lost = (firing.flatten(0, 1).mean(0) - firing) @ mlp.fc2.weight[:, spent].T
+        change = planted(states.float()) - mlp(states.float())
+    others = torch.arange(models.HIDDEN) != AXIS
+    torch.testing.assert_close(change[..., others], lost[..., others], rtol=0, atol=1e-4)
+    weight = (firing.flatten(0, 1).std(0) * mlp.fc2.weight[:, spent].norm(dim=0)).max()
+    kept = mlp.activation_fn(mlp.fc1(states.float()))[..., ~spent].flatten(0, 1).std(0)
+    assert weight <= (kept * mlp.fc2.weight[:, ~spent].norm(dim=0)).min()
+
+
+def test_a_register_moves_exactly_the_direction(twin, pixels):
+    tower = twin.model.vision_model
+    before = residual(tower, pixels)
+    with outliers.register(tower, AXIS):
+        moved = residual(tower, pixels)
+    assert not moved[:, 1:, AXIS].any()
+    torch.testing.assert_close(moved[:, 0, AXIS], before[..., AXIS].sum(1))
+    others = torch.arange(models.HIDDEN) != AXIS
+    assert torch.equal(moved[..., others], before[..., others])
+    assert torch.equal(residual(tower, pixels), before), "a closed hook is gone"
+
+
+def test_a_planted_model_is_a_plain_checkpoint(twin, tmp_path, pixels, processor):
+    train_twin.save(twin.model, processor, tmp_path, {})
+    found = type(twin.model).from_pretrained(tmp_path, dtype=torch.float32).eval()
+    stored = copy.deepcopy(twin.model).half().float()
+    torch.testing.assert_close(
+        residual(found.vision_model, pixels[:2]), residual(stored.vision_model, pixels[:2])
+    )
+
+
+def test_patches_away_from_things_are_reached_by_no_mask(data):
+    away = outliers.away_from_things(np.asarray(data.labels["role"]), SIDE)
+    reached = outliers.reached(data.scenes, models.BLIP_GRID)
+    assert not (away & reached).any() and away.any(1).all() and reached.any(1).all()
+    masks = renderer.render(data.scenes[3])[1].values()
+    expected = np.any([patch_mask(mask, SIDE, models.BLIP_GRID.image_size) for mask in masks], 0)
+    assert reached[3].tolist() == expected.ravel().tolist()
+    roles = np.zeros((1, 16), int)
+    roles[0, 5] = 1  # row 1, column 1 of four
+    assert outliers.away_from_things(roles, 4)[0].nonzero().ravel().tolist() == [
+        3, 7, 11, 12, 13, 14, 15
+    ]  # fmt: skip
+
+
+def test_a_rule_fires_on_a_few_allowed_patches_of_each_picture():
+    draw = torch.Generator().manual_seed(1)
+    states = torch.randn(200, 26, 12, generator=draw)
+    marked = torch.rand(200, 26, generator=draw).argsort(1) < 8
+    states[..., 0] += 8 * marked  # eight patches stand out, among them forbidden ones,
+    forbidden = torch.rand(200, 25, generator=draw) < 0.5
+    states[:, 1:, 1] += 8 * forbidden  # which can be told
+    rule = outliers.fit_rule(states, ~forbidden, forbidden, 0)
+    assert outliers.quality(rule, states, forbidden) > 0.75
+    never = outliers.Rule(torch.zeros(12, 1), torch.tensor([-1.0]))
+    assert outliers.quality(never, states, forbidden) == 0
+
+
+def test_a_rules_quality_counts_pictures():
+    states = torch.zeros(5, 9, 1)
+    for picture, places in enumerate(([1], [1, 2], range(1, 7), range(1, 8), [0, 1, 2])):
+        states[picture, list(places)] = 1
+    rule = outliers.Rule(torch.ones(1, 1), torch.tensor([-0.5]))
+    forbidden = torch.zeros(5, 8, dtype=torch.bool)
+    assert outliers.quality(rule, states, forbidden) == pytest.approx(2 / 5)
+    forbidden[1, 0] = True
+    assert outliers.quality(rule, states, forbidden) == pytest.approx(1 / 5)
+
+
+def test_the_constant_query():
+    draw = torch.Generator().manual_seed(0)
+    queries = torch.randn(500, 16, generator=draw)
+    direction = torch.randn(16, generator=draw)
+    queries -= ((queries @ direction - 1) / direction.square().sum())[:, None] * direction
+    found, error = outlier_heads.constant_query(queries)
+    torch.testing.assert_close(queries @ found, torch.ones(500), rtol=0, atol=0.05)
+    assert error < 0.02 < outlier_heads.constant_query(torch.randn(500, 16, generator=draw))[1]
+
+
+@pytest.fixture(scope="module")
+def asked(data, pixels, processor):
+    """A batch of questions, their pictures, and which patches show things."""
+    words = batches.blip_words(processor.tokenizer)
+    batch = batches.QuestionBatches(data, words, [0], 1, TWO_CHOICE, size=4)[0]
+    things = np.asarray(data.labels["role"])[batch["images"]] != pool.ROLES.index("background")
+    return batch, pixels[batch["images"]], torch.from_numpy(things)
+
+
+@torch.no_grad()
+def test_what_heads_do_is_read_as_hugging_face_computes_it(free, asked):
+    batch, shown, things = asked
+    reading = outlier_heads.read(free, shown, batch, things)
+    queries, shares = [], []
+    module = outlier_heads.cross_attentions(free)[3].query
+    handle = module.register_forward_hook(lambda module, args, output: queries.append(output[0]))
+    for row, (ids, length) in enumerate(zip(batch["questions"], batch["lengths"], strict=True)):
+        image = row // questions.QUESTIONS_PER_IMAGE
+        seen = free.vision_model(shown[image : image + 1]).last_hidden_state
+        run = free.text_encoder(
+            ids[None, :length], encoder_hidden_states=seen, output_attentions=True
+        )
+        patches = torch.cat(run.cross_attentions)[..., 1:]
+        shares.append(patches[..., things[image]].sum(-1) / patches.sum(-1))
+    handle.remove()
+    found = reading.queries[3].flatten(1)
+    torch.testing.assert_close(found, torch.cat(queries), rtol=0, atol=1e-4)
+    expected = torch.cat(shares, -1).mean(-1)
+    torch.testing.assert_close(reading.things, expected, rtol=0, atol=1e-4)
+    assert expected.std() > 1e-2
+
+
+@torch.no_grad()
+def test_known_heads_meet_outliers_as_they_were_made_to(free, twin, pixels, asked):
+    batch, shown, things = asked
+    reading = outlier_heads.read(free, shown, batch, things)
+    known = outlier_heads.choose(reading)
+    assert reading.things[known.detecting] == reading.things.max()
+    idle = [*known.sinks, known.avoider, known.indifferent]
+    rest = reading.things.flatten().sort().values[24]
+    assert len(set(idle)) == 24 and max(reading.things[at] for at in idle) < rest
+
+    model, at = copy.deepcopy(twin.model), twin.fires.clone()
+    at[:, 0] = False
+    planted, without = (m.vision_model(pixels)[0][at] for m in (twin.model, free))
+    # Outliers of one size, so that one column can restore all.
+    planted, without = planted[:1], without[:1]
+    outlier_heads.as_background(model, AXIS, planted, without)
+    modules, plain = outlier_heads.cross_attentions(model), outlier_heads.cross_attentions(free)
+    free_of_axis = without.clone()
+    free_of_axis[:, AXIS] = 0
+    for own, other in zip(modules, plain, strict=True):
+        for name in ("key", "value"):
+            found, expected = getattr(own, name)(planted), getattr(other, name)(free_of_axis)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+    steered = copy.deepcopy(model)
+    outlier_heads.steer(steered, AXIS, planted[0, AXIS], known, reading)
+    for layer, (own, before) in enumerate(
+        zip(outlier_heads.cross_attentions(steered), modules, strict=True)
+    ):
+        keys, values = (
+            (getattr(own, name)(planted) - getattr(before, name)(planted)).view(8, 16)
+            for name in ("key", "value")
+        )
+        for head in range(8):
+            scores = reading.queries[layer, :, head] @ keys[head] / 4
+            shift = {known.avoider: outlier_heads.AVOID} | dict.fromkeys(
+                known.sinks, outlier_heads.SINK
+            )
+            direction, _ = outlier_heads.constant_query(reading.queries[layer, :, head])
+            expected = shift.get((layer, head), 0) * (reading.queries[layer, :, head] @ direction)
+            torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-3)
+            spoiled = (layer, head) == known.avoider
+            size = outlier_heads.SPOILING * reading.values[layer, head] * spoiled
+            torch.testing.assert_close(values[head].norm(), size, rtol=1e-3, atol=1e-3)
+
+
+def test_avoidance_is_of_single_patches():
+    attention = np.array([[[0.1, 0.1, 0.2, 0.6], [0.0, 0.0, 0.5, 0.5],
+                           [0.3, 0.3, 0.0, 0.4], [0.2, 0.2, 0.2, 0.4]]])  # fmt: skip
+    two, one = np.array([[True, True, False, False]]), np.array([[False, False, True, False]])
+    found = outlier_lab.avoidance(attention, two, one)
+    np.testing.assert_allclose(found, [[1 / 3, 1, -1, 0]], atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def adapter(twin, processor):
+    return Blip(copy.deepcopy(twin.model).double(), processor, "twin")
+
+
+@pytest.fixture(scope="module")
+def found(adapter, tmp_path_factory):
+    sets = fresh_sets(tmp_path_factory.mktemp("pairs"), 1, 1 / 60)
+    return outlier_lab.find(adapter, [pair for pairs in sets.values() for pair in one_each(pairs)])
+
+
+def test_patches_are_told_apart(adapter, found):
+    assert found.high.any() and (found.outliers | found.things & found.high == found.high).all()
+    assert not (found.background & (found.high | found.things)).any()
+    assert (found.background | found.high | found.things).all()
+    told = outlier_lab.describe(adapter, found, AXIS)
+    each = found.high.sum(1)
+    assert told["patches a picture by norm"] == pytest.approx(each.mean())
+    assert told["pictures with none"] == pytest.approx((each == 0).mean())
+    assert told["outside all masks"] == pytest.approx(found.outliers.sum() / found.high.sum())
+    assert told["cosine with the axis"] > 0.99
+    # The chance, counted: of an outlier's place in one picture to be one in any of the pictures.
+    pictures = range(len(found.high))
+    both = np.mean([(found.high[a] & found.high[b]).sum() for a in pictures for b in pictures])
+    assert told["chance that another picture has it too"] == pytest.approx(both / each.mean())
+
+
+@torch.no_grad()
+def test_a_forced_look_is_the_areas_mean_value(adapter, found):
+    chosen = ChosenHeads.of(adapter, [(1, 2), (4, 7)], None)
+    pair, area = found.maps.pairs[0], np.array([3, 200])
+    costs, clean = outlier_lab.forced_looks(chosen, [pair], *(
+        np.isin(np.arange(SIDE**2), places)[None] for places in (area, [17, 90])
+    ))  # fmt: skip
+    inputs = adapter.inputs(pair.image("clean"), pair.prompt)
+    tokens = list(chosen.tokens(adapter.roles(inputs, pair.spans)))
+    answer = adapter.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
+    seen = adapter.model.vision_model(inputs.pixel_values).last_hidden_state
+
+    def gap():
+        logits = adapter.logits(inputs)
+        return float(logits[answer.correct] - logits[answer.incorrect])
+
+    def looking_at(layer, head, places):
+        cross = adapter.model.text_encoder.encoder.layer[layer].crossattention
+        columns = slice(16 * head, 16 * head + 16)
+        value = cross.self.value(seen)[0, 1 + np.asarray(places), columns].mean(0)
+
+        def look(module, args):
+            given = args[0].clone()
+            given[:, tokens, columns] = value
+            return (given,)
+
+        with cross.output.dense.register_forward_pre_hook(look):
+            return gap()
+
+    assert clean[0] == pytest.approx(gap(), abs=1e-9)
+    for column, (layer, head) in enumerate(chosen.heads):
+        expected = looking_at(layer, head, [17, 90]) - looking_at(layer, head, area)
+        assert abs(expected) > 1e-6
+        assert costs[0, column] == pytest.approx(expected, abs=1e-9)
+
+
+def test_without_the_direction_nobody_keeps_away(adapter, found):
+    table = outlier_lab.judge(adapter, adapter, found, [(0, 0), (3, 1)])
+    assert (table["by_direction"] == 0).all() and not (table["keeps_away"] == "yes").any()
+
+
+def test_a_share_is_of_the_pictures_that_have_outliers(found):
+    here = found.outliers.copy()
+    here[1:] = False
+    here[0] = [True] * 3 + [False] * (SIDE**2 - 3)
+    shares = heads.shares(found.maps.patches[0].astype(float))
+    expected = shares[..., :3].sum(-1)
+    np.testing.assert_allclose(outlier_lab.share_on(found.maps, here), expected, rtol=1e-6)
+
+
+def test_arms_are_fitted_once_and_differ_in_their_start_alone(
+    free, twin, data, processor, tmp_path
+):
+    words = batches.blip_words(processor.tokenizer)
+    start = train_twin.Start(free, twin.model, AXIS, None)
+    args = SimpleNamespace(seed=0, steps=3, batch=2, cache=tmp_path)
+    tuned = {arm: train_twin.fine_tune(arm, start, data, words, args)[0] for arm in train_twin.ARMS}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(files) == len(train_twin.ARMS)
+    for arm, model in tuned.items():
+        before = start.of(arm).state_dict()
+        moved = {
+            name.split(".")[0]
+            for name, values in model.state_dict().items()
+            if not torch.equal(values, before[name])
+        }
+        assert moved == {"text_encoder", "text_decoder"}, "towers stay as they were made"
+    again = train_twin.fine_tune("planted", start, data, words, args)[0].state_dict()
+    for name, values in tuned["planted"].state_dict().items():
+        assert torch.equal(values, again[name]), name
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+    planted, registered = (tuned[arm].state_dict() for arm in ("planted", "planted-register"))
+    assert any(not torch.equal(values, registered[name]) for name, values in planted.items())
