@@ -153,7 +153,9 @@ def test_a_register_moves_exactly_the_direction(twin, pixels):
 
 def test_a_planted_model_is_a_plain_checkpoint(twin, tmp_path, pixels, processor):
     train_twin.save(twin.model, processor, tmp_path, {})
-    found = type(twin.model).from_pretrained(tmp_path, dtype=torch.float32).eval()
+    found = (
+        type(twin.model).from_pretrained(tmp_path, dtype=torch.float32, use_safetensors=True).eval()
+    )
     stored = copy.deepcopy(twin.model).half().float()
     torch.testing.assert_close(
         residual(found.vision_model, pixels[:2]), residual(stored.vision_model, pixels[:2])

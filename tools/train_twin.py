@@ -271,7 +271,9 @@ def main():
     torch.set_num_threads(1)
     memory.keep()
     processor = AutoProcessor.from_pretrained(args.checkpoint, backend="pil")
-    model = BlipForQuestionAnswering.from_pretrained(args.checkpoint, dtype=torch.float32).eval()
+    model = BlipForQuestionAnswering.from_pretrained(
+        args.checkpoint, dtype=torch.float32, use_safetensors=True
+    ).eval()
     words = batches.blip_words(processor.tokenizer)
     data = pool.load_pool(args.pool, POOL_SEED, models.BLIP_GRID, args.cache, nouns=pool.FURTHER)
     log(f"planting by {len(data)} scenes")
@@ -285,7 +287,9 @@ def main():
         training[arm] = shared | {"minutes": minutes, "known heads": start.known.groups()}
         save(tuned, processor, args.out / arm, {"training": training[arm]})
     arms = {arm: load_model(args.out / arm, device="cpu") for arm in ARMS}
-    plain = BlipForQuestionAnswering.from_pretrained(args.checkpoint, dtype=torch.float32)
+    plain = BlipForQuestionAnswering.from_pretrained(
+        args.checkpoint, dtype=torch.float32, use_safetensors=True
+    )
     results = measure(arms, start, plain, args)
     for arm in ARMS:
         metrics = {"training": training[arm], "results": results[arm]}

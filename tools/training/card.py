@@ -53,10 +53,10 @@ RECIPE = """
 2. **Stage 2** ({steps[1]:,} steps of {batch} images with {per_image} questions each) trains the
    whole model. The first tenth of the steps learns captions. After that, 55 % of the questions
    have two options, as the paper's do. The others have three options or none, ask which of two
-   things is in a state, or name a thing by what stands beside it, so that an answer is not found by matching an
-   option's word with the picture. Of the questions with two options, {neither:.0%} have no true
-   one, and where a picture has a distractor, it is the other option in {lure:.0%}. One picture in
-   twenty is of one plain colour.
+   things is in a state, or name a thing by what stands beside it, so that an answer is not found
+   by matching an option's word with the picture. Of the questions with two options, {neither:.0%}
+   have no true one, and where a picture has a distractor, it is the other option in {lure:.0%}. One
+   picture in twenty is of one plain colour.
 
 The loss is the cross-entropy of the answer, and the optimiser AdamW in bfloat16. A word that would
 form a held-out composition is never an option. In `blip-mini-noise`, half of the images of stage 2
