@@ -89,7 +89,7 @@ LIMITS = """
 def write(folder):
     """Write `folder`/README.md from the measurements of the checkpoints in its folders."""
     runs = {
-        f"{path.parent.name}, seed {path.parent.parent.name}": json.loads(path.read_text())
+        f"{path.parent.name}, {_which(path.parent.parent.name)}": json.loads(path.read_text())
         for path in sorted(folder.glob("*/*/metrics.json"))
     }
     first = json.loads((folder / "0" / "blip-mini" / "metrics.json").read_text())["training"]
@@ -110,6 +110,11 @@ def write(folder):
     )
     parts = [introduction, recipe, _accuracy(runs), _evidence(runs), LIMITS]
     (folder / "README.md").write_text("".join(parts), encoding="utf-8")
+
+
+def _which(folder):
+    """What the models in a folder are: a seed, or a control."""
+    return f"seed {folder}" if folder.isdigit() else folder
 
 
 def _accuracy(runs):
