@@ -162,6 +162,16 @@ def test_a_planted_model_is_a_plain_checkpoint(twin, tmp_path, pixels, processor
     )
 
 
+@pytest.mark.parametrize("key, value", [("image_size", 96), ("patch_size", 16), (None, None)])
+def test_other_checkpoints_are_refused(free, tmp_path, key, value):
+    if key:
+        config = copy.deepcopy(free.config)
+        setattr(config.vision_config, key, value)
+        config.save_pretrained(tmp_path)
+    with pytest.raises(SystemExit, match="holds no BLIP with pictures of 128 pixels"):
+        train_twin.read_checkpoint(tmp_path)
+
+
 def test_patches_away_from_things_are_reached_by_no_mask(data):
     away = outliers.away_from_things(np.asarray(data.labels["role"]), SIDE)
     reached = outliers.reached(data.scenes, models.BLIP_GRID)

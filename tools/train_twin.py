@@ -79,6 +79,26 @@ def log(message):
     print(time.strftime("%H:%M:%S"), message, flush=True)
 
 
+def read_checkpoint(folder):
+    """The float32 model of a checkpoint.
+
+    Raises:
+        SystemExit: it is no BLIP whose pictures are those of the training pool.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    vision, grid = config.get("vision_config", {}), models.BLIP_GRID
+    shape = vision.get("image_size"), vision.get("patch_size")
+    if config.get("model_type") != "blip" or shape != (grid.image_size, grid.patch_size):
+        raise SystemExit(
+            f"{folder} holds no BLIP with pictures of {grid.image_size} pixels a side and patches "
+            f"of {grid.patch_size}. Give a blip-mini that tools/train_minis.py trained."
+        )
+    return BlipForQuestionAnswering.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True
+    ).eval()
+
+
 def make_start(model, data, words, seed):
     """The Start of all arms, in closed form but for the rule (outliers.fit_rule)."""
     pixels = loops.to_tensor(torch.from_numpy(np.asarray(data.pixels)))
@@ -270,10 +290,8 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     memory.keep()
+    model = read_checkpoint(args.checkpoint)
     processor = AutoProcessor.from_pretrained(args.checkpoint, backend="pil")
-    model = BlipForQuestionAnswering.from_pretrained(
-        args.checkpoint, dtype=torch.float32, use_safetensors=True
-    ).eval()
     words = batches.blip_words(processor.tokenizer)
     data = pool.load_pool(args.pool, POOL_SEED, models.BLIP_GRID, args.cache, nouns=pool.FURTHER)
     log(f"planting by {len(data)} scenes")
@@ -287,10 +305,7 @@ def main():
         training[arm] = shared | {"minutes": minutes, "known heads": start.known.groups()}
         save(tuned, processor, args.out / arm, {"training": training[arm]})
     arms = {arm: load_model(args.out / arm, device="cpu") for arm in ARMS}
-    plain = BlipForQuestionAnswering.from_pretrained(
-        args.checkpoint, dtype=torch.float32, use_safetensors=True
-    )
-    results = measure(arms, start, plain, args)
+    results = measure(arms, start, read_checkpoint(args.checkpoint), args)
     for arm in ARMS:
         metrics = {"training": training[arm], "results": results[arm]}
         metrics |= {name: results[name] for name in ("checkpoint", "projected")}
