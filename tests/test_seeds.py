@@ -1,5 +1,6 @@
 """The second edition's checkpoints: three seeds, the noisy one and the control without labels."""
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from tools.training import evaluation, models
+from tools.training.recipes import CHOSEN, RECIPES
 
 SEEDS = Path(__file__).parent.parent / "data" / "checkpoints" / "seeds"
 MAIN = [SEEDS / seed / name for seed in "012" for name in ("blip-mini", "llava-mini")]
@@ -47,6 +49,20 @@ def test_folder_is_small_and_holds_no_pickle(folder):
     files = list(folder.iterdir())
     assert sum(path.stat().st_size for path in files) <= MAX_BYTES
     assert {path.suffix for path in files} == {".safetensors", ".json"}
+
+
+@pytest.mark.parametrize("folder", ALL, ids=of)
+def test_the_recipe_that_is_said_to_be_chosen_is_that_of_the_weights(folder):
+    name = "unlabelled" if folder in CONTROLS else CHOSEN
+    recipe = RECIPES[name].of(folder.name)
+    used = json.loads((folder / "metrics.json").read_text())["training"]["recipe"]
+    assert (used["start"], used["kinds"], used["noise"]) == (
+        recipe.start,
+        recipe.kinds,
+        recipe.noise,
+    )
+    assert (used["captions"], used["weight_decay"]) == (recipe.captions, recipe.weight_decay)
+    assert (*used["steps"], 0) == recipe.steps
 
 
 @pytest.mark.parametrize("folder", ALL, ids=of)

@@ -1,8 +1,8 @@
-"""Train, evaluate and describe the miniature models in data/checkpoints.
+"""Train, evaluate and describe the small models' second edition in data/checkpoints/seeds.
 
-    python tools/train_minis.py --seed 0 --out data/checkpoints   # train them, then evaluate
-    python tools/train_minis.py --evaluate                        # print the table of saved files
-    python tools/train_minis.py --card                            # write data/checkpoints/README.md
+    python tools/train_minis.py --seed 0 --out data/checkpoints/seeds/0   # train, then evaluate
+    python tools/train_minis.py --evaluate --out data/checkpoints/seeds/0 # evaluate what is saved
+    python tools/train_minis.py --card --out data/checkpoints/seeds       # write the card there
 
 The pool of scenes and the state of each training are kept in --cache: a training that is stopped
 goes on from there. The budget is counted in steps, so that a seed gives the same model on the same
@@ -67,20 +67,17 @@ class Training:
             self.logits = loops.blip_logits(self.model)
             self.parts = loops.blip_parts
 
-    def fit(self, stage, of, weight_decay=WEIGHT_DECAY):
+    def fit(self, stage, of, data, weight_decay=WEIGHT_DECAY):
         """How a stage is fitted; models of one family share the state of stage 1."""
-        path = (
-            Path(self.args.cache)
-            / f"{of}-{self.data.key}-{self.args.seed}-stage{stage}.safetensors"
-        )
         args = self.args
+        path = args.cache / f"{of}-{data.key}-{args.seed}-stage{stage}.safetensors"
         return loops.Fit(path, args.seed, args.device, args.workers, log, weight_decay)
 
     def stage_1(self):
         """Minutes of learning what patches show, or captions of whole pictures."""
         steps, seed = self.recipe.steps[0], [self.args.seed, 1]
         family = self.name.split("-")[0]
-        fit = self.fit(1, f"{family}-{self.recipe.start}-{steps}")
+        fit = self.fit(1, f"{family}-{self.recipe.start}-{steps}", self.data)
         if self.recipe.start == "patches":
             return loops.train_patches(self.data, self.tower, self.states_of, steps, seed, fit)
         asked = batches.QuestionBatches(self.data, self.words, seed, steps, CAPTIONS)
@@ -104,14 +101,14 @@ class Training:
         asked = batches.QuestionBatches(data, self.words, seed, steps, recipe.kinds, **given)
         noisy = loops.noisy_embeddings(self.tower) if recipe.noise else nullcontext()
         with noisy:
-            fit = self.fit(stage, f"{self.name}-{recipe.key}", recipe.weight_decay)
+            fit = self.fit(stage, f"{self.name}-{recipe.key}", data, recipe.weight_decay)
             return loops.train_questions(data, parts, self.logits, asked, fit)
 
     def restore(self, folder):
-        """Take the weights of a saved model after stage 2; its minutes."""
+        """Take the weights of a saved model after stage 2; how it was trained until then."""
         saved = type(self.model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         self.model.load_state_dict(saved.state_dict())
-        return json.loads((folder / "metrics.json").read_text())["training"]["minutes"]
+        return json.loads((folder / "metrics.json").read_text())["training"]
 
 
 def train(name, recipe, args):
@@ -120,8 +117,9 @@ def train(name, recipe, args):
     data = pool.load_pool(args.pool, POOL_SEED, grid, args.cache, args.workers or 2)
     log(f"{name}: {len(data)} scenes, recipe {recipe}")
     training = Training(name, recipe, data, args)
+    before, minutes = {}, {}
     if args.after_stage_2:
-        minutes = training.restore(args.after_stage_2 / name)
+        before = {"before": training.restore(args.after_stage_2 / name)}
     else:
         minutes = {"start": training.stage_1(), "questions": training.stage_2()}
     if recipe.steps[2]:
@@ -143,6 +141,7 @@ def train(name, recipe, args):
         "minutes": {stage: round(value, 1) for stage, value in minutes.items()},
         "hardware": hardware(args.device),
         "versions": {p: version(p) for p in ("torch", "transformers", "tokenizers", "numpy")},
+        **before,
     }
 
 
@@ -172,7 +171,7 @@ def main():
     parser.add_argument("--after-stage-2", type=Path, help="folder of models that had stages 1, 2")
     parser.add_argument("--further", type=int, default=FURTHER_SIZE, help="scenes of stage 3")
     parser.add_argument("--pool", type=int, default=POOL_SIZE, help="scenes to learn from")
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the models")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "embedded")
     parser.add_argument("--cache", type=Path, default=ROOT / "_build" / "training")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -149,7 +149,9 @@ def fine_tune(arm, start, data, words, args):
     asked = batches.QuestionBatches(
         data, words, [args.seed, 5], args.steps, VARIED, size=args.batch
     )
-    name = f"twin-{arm}-{digest(model)}-{data.key}-{args.steps}-{args.batch}-{args.seed}.pt"
+    name = (
+        f"twin-{arm}-{digest(model)}-{data.key}-{args.steps}-{args.batch}-{args.seed}.safetensors"
+    )
     fit = loops.Fit(args.cache / name, args.seed, "cpu", 0, log)
     with hooked(arm, model.vision_model, start.axis):
         minutes = loops.train_questions(data, parts, loops.blip_logits(model), asked, fit)

@@ -87,11 +87,11 @@ def rendered_items(scenes_per_family, seed, split="heldout", distractors=0.3):
             image = renderer.render(scene)[0]
             slots = renderer.SLOTS["svo"] if family == "svo" else [renderer.slot_of(scene)]
             for slot in slots:
-                items += _both_orders(scene, slot, image, rng, split)
+                items += both_orders(scene, slot, image, rng, split)
     return items
 
 
-def _both_orders(scene, slot, image, rng, split):
+def both_orders(scene, slot, image, rng, split):
     shown = renderer.shown(scene, slot)
     correct = renderer.value(scene, slot)
     lures = sorted(shown - {correct})
