@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from typing import get_args
 
@@ -23,6 +24,7 @@ from notice_lib import (
     load_pairs,
     read_sweep,
 )
+from notice_lib.errors import UsedFolderError
 from notice_lib.files import sha256
 from notice_lib.heads import head_effects, universal_heads
 from notice_lib.heads.decision import Verdict
@@ -180,6 +182,10 @@ def test_what_heads_carry_is_of_heads_of_half_a_on_half_b(name, tmp_path):
     means = on_b.groupby(["layer", "head", "scene_id"])["effect"].mean()
     means = means.groupby(["layer", "head"]).mean()[found.index]
     assert found["effect"].to_numpy() == pytest.approx(means.to_numpy(), abs=1e-4)
+
+    with pytest.raises(UsedFolderError, match="another sweep"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content(model, sets, Tables(table, None, swept.depth), tmp_path, seed=1)
 
 
 def test_replication_counts_the_scenes_that_have_the_thing(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..errors import NoticeError
+from ..errors import NoticeError, UsedFolderError
 from ..files import write_atomically
 from .table import PATCHED_DTYPES, RUNS_DTYPES, SCHEMA, SKIPPED_DTYPES, Sweep, join
 
@@ -101,7 +101,7 @@ def write_sweep(sweep: Sweep, folder: str | Path) -> None:
     """Write a sweep that was run in memory to a folder, as `sweep(..., out=folder)` does.
 
     Raises:
-        NoticeError: the folder holds another sweep.
+        UsedFolderError: the folder holds another sweep.
     """
     Store(folder, sweep.settings, shards=1).write(0, sweep)
 
@@ -146,6 +146,6 @@ def _refuse_other(folder: Path, found: dict, wanted: dict) -> None:
         differences = "; ".join(
             f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here" for name in names
         )
-        raise NoticeError(
+        raise UsedFolderError(
             f"{folder} holds the results of another sweep: {differences}. Name another folder."
         )

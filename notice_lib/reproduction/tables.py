@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import NoticeError
+from ..errors import NoticeError, UsedFolderError
 from ..heads import (
     bootstrap_interval,
     carried,
@@ -167,6 +167,9 @@ def content(
     Returns:
         The columns of `heads.content_shares`, and for each rule the kinds of universal head that
         half A says the head is: `paper` and `signed`; empty for a head that is only strong.
+
+    Raises:
+        UsedFolderError: the folder holds sweeps of other pairs, sites or settings.
     """
     half = halves_of(sets)
     on_a = swept.heads[swept.heads["pair_id"].astype(str).map(half) == "A"]
@@ -186,6 +189,8 @@ def content(
         sites = _chosen(on_a, task, kinds, model.effect_role, seed)
         try:
             found = carried(model, on_b, sites, seed=seed, out=folder / task)
+        except UsedFolderError:
+            raise  # Nothing is wrong with the task: its sweeps must go elsewhere.
         except NoticeError as error:
             _not_measured(task, str(error))
             continue
