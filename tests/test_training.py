@@ -106,8 +106,11 @@ def test_no_question_holds_a_composition_that_is_held_out():
                     assert renderer.replace(scene, slot, state).split == "seen"
     assert set(offered) >= {"three", "beside", "which", "open", "caption", "states lure"}
     for asked in offered["which"]:
-        scene_words = asked.text.rstrip("?").replace(",", "").split()
-        assert asked.answer in scene_words
+        words = asked.text.rstrip("?").replace(",", "").split()
+        assert asked.answer in words
+        (state,) = [word for word in words if word in pool.STATES] or [None]
+        things = [word for word in words if word in renderer.NOUNS]
+        assert not any(state and renderer.states.is_heldout(thing, state) for thing in things)
 
 
 def test_an_answer_word_is_one_token_and_known(pools, blip, llava):
@@ -178,6 +181,24 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path, pools
     resumed = trained(tmp_path / "parts.safetensors")
     for name, values in whole.items():
         assert torch.equal(values, resumed[name]), name
+
+
+def test_the_learning_rate_warms_up_stays_and_falls(tmp_path, pools):
+    rates = [loops.rate(step, 100) for step in range(100)]
+    assert rates[:2] == pytest.approx([0.2, 0.4]) and rates[5:40] == [1.0] * 35
+    assert rates[69] == pytest.approx((1 + loops.FLOOR) / 2) and rates[99] == loops.FLOOR
+    # AdamW's first step has the size of its learning rate, and a training of one step the last one.
+    module = torch.nn.Linear(2, 2)
+    before = module.weight.detach().clone()
+    fit = loops.Fit(tmp_path / "one.safetensors", 0, "cpu", 0, lambda line: None, weight_decay=0.0)
+    fit(
+        [(module, 0.5)],
+        lambda batch: (module(torch.ones(1, 2)).sum(), {}),
+        batches.PatchBatches(pools[models.LLAVA_GRID], [0], 1),
+    )
+    steps = (module.weight.detach() - before).abs()
+    wanted = torch.full_like(steps, 0.5 * loops.LEARNING_RATE * loops.FLOOR)
+    torch.testing.assert_close(steps, wanted, rtol=0.01, atol=0)
 
 
 def test_recipes_differ_in_what_they_are_called_after():
