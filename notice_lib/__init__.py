@@ -30,6 +30,7 @@ _HOMES = {
     "painted_box": "corruption.generative",
     "source_caption": "corruption.generative",
     "target_caption": "corruption.generative",
+    "replace_options": "pairs.prompts",
     "replace_tokens": "corruption",
     "semantic_image_pairs": "corruption",
     "ROLES": "models",

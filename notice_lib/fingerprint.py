@@ -22,7 +22,9 @@ def identity(model) -> dict[str, str]:
 
 def of_model(model) -> str:
     """The hash of a model's configuration and of up to 64 values of each of its parameters."""
-    digest = hashlib.sha256(model.model.config.to_json_string().encode())
+    config = json.loads(model.model.config.to_json_string())
+    config.pop("transformers_version", None)  # that of whoever loads the model, not of the model
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, parameter in sorted(model.model.named_parameters()):
         flat = parameter.detach().flatten()
         values = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].float().cpu()

@@ -26,8 +26,9 @@ def load_model(
     """Load a vision-language model behind the library's interface.
 
     Args:
-        name: "blip-mini", "llava-mini" or "blip-mini-noise" (they come with the library), a local
-            folder, or a hub id: "Salesforce/blip-vqa-base", "Salesforce/blip-vqa-capfilt-large",
+        name: "blip-mini", "llava-mini", "blip-mini-noise", "blip-mini-outliers" or
+            "blip-mini-register" (they come with the library), a local folder, or a hub id:
+            "Salesforce/blip-vqa-base", "Salesforce/blip-vqa-capfilt-large",
             "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf", or another decoder-only model
             of `AutoModelForImageTextToText` (LLaVA-NeXT, Qwen2-VL, SmolVLM, Gemma 3, ...).
         device: "cpu", "cuda", ...; None takes a GPU if there is one. "auto" spreads a model that

@@ -11,9 +11,19 @@ from .attention import (
 )
 from .chance import NULLS, chance
 from .content import carried, content_shares, decompose, strongest_heads
-from .decision import Condition, Finding, Group, as_units, decide, half_of, scenes_needed
+from .decision import (
+    Condition,
+    Finding,
+    Group,
+    as_units,
+    decide,
+    fewest_scenes,
+    half_of,
+    scenes_needed,
+)
 from .distractors import distractor_suppression, matched_scenes
 from .grounding import grounding
+from .outliers import OutlierPictures, avoidance, outlier_avoidance, outlier_pictures
 from .overlap import Outliers, head_overlap, outlier_patches, regions, shuffled
 from .probe import object_probe
 from .questions import two_questions
@@ -58,6 +68,7 @@ __all__ = [
     "Condition",
     "Finding",
     "Group",
+    "OutlierPictures",
     "Outliers",
     "RunAttention",
     "against_random",
@@ -65,6 +76,7 @@ __all__ = [
     "answered",
     "as_units",
     "attention_maps",
+    "avoidance",
     "beyond_null",
     "bootstrap_interval",
     "carried",
@@ -74,6 +86,7 @@ __all__ = [
     "decide",
     "decompose",
     "distractor_suppression",
+    "fewest_scenes",
     "gather",
     "grounding",
     "half_of",
@@ -87,7 +100,9 @@ __all__ = [
     "minus_average",
     "null_of",
     "object_probe",
+    "outlier_avoidance",
     "outlier_patches",
+    "outlier_pictures",
     "ratio_interval",
     "regions",
     "replication_rates",

@@ -155,7 +155,10 @@ def halves(table: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def total_effect(part: pd.DataFrame, metric: str) -> float:
-    """The mean of a metric over pairs if the patched run were the source run.
+    """The mean of a metric over scenes if the patched run were the source run.
+
+    Pairs are averaged within their scene first, as `scene_effects` does, so that an effect and the
+    total that it is a fraction of weigh the scenes alike.
 
     Raises:
         NoticeError: the source runs belong to other scenes, or the metric is not in `METRICS`.
@@ -166,16 +169,18 @@ def total_effect(part: pd.DataFrame, metric: str) -> float:
             "run is not defined. Use null_of(table, null), where `table` is the sweep with the "
             "pairs' own activations and `null` is this one."
         )
-    if metric == "effect":
-        return float((logit_difference(part, "source") - logit_difference(part, "base")).mean())
-    if metric in ("restoration_probability", "patched_probability"):
-        return float((part["source_prob_correct"] - part["base_prob_correct"]).mean())
     if metric == "fraction_recovered":
         return 1.0
-    raise NoticeError(
-        f"The total effect in {metric!r} is not known. Use effect, restoration_probability, "
-        "patched_probability or fraction_recovered."
-    )
+    if metric == "effect":
+        change = logit_difference(part, "source") - logit_difference(part, "base")
+    elif metric in ("restoration_probability", "patched_probability"):
+        change = part["source_prob_correct"] - part["base_prob_correct"]
+    else:
+        raise NoticeError(
+            f"The total effect in {metric!r} is not known. Use effect, restoration_probability, "
+            "patched_probability or fraction_recovered."
+        )
+    return float(change.groupby(part["scene_id"], observed=True).mean().mean())
 
 
 def one_row_each(table: pd.DataFrame) -> pd.DataFrame:

@@ -33,7 +33,13 @@ from .decoder import DecoderOnly
 from .folder import PROCESSORS, check_config, check_files
 from .llava import Llava
 
-EMBEDDED = ("blip-mini", "llava-mini", "blip-mini-noise")
+EMBEDDED = (
+    "blip-mini",
+    "llava-mini",
+    "blip-mini-noise",
+    "blip-mini-outliers",
+    "blip-mini-register",
+)
 _OF_A_CONFIG = (
     "Copy config.json again from where the checkpoint comes from. If it is as published, this "
     "version of transformers may not support it: try the version that its model card names."

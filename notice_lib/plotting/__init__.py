@@ -6,10 +6,12 @@ phone.
 """
 
 from .charts import curves, intervals, scatter, strips
+from .clickable import CellNotes, ClickableFigure, clickable
 from .look import (
     COLOURS,
     COMPONENTS,
     SERIES,
+    TOWARDS,
     UNIT,
     WIDTH,
     AltFigure,
@@ -30,17 +32,34 @@ from .maps import (
     heat_maps,
     role_means,
 )
-from .pictures import overlay, overlays, show_masks, show_pair, show_pairs, show_patches
+from .percent import percent_maps
+from .pictures import (
+    draw_overlay,
+    draw_picture,
+    overlay,
+    overlays,
+    show_masks,
+    show_pair,
+    show_pairs,
+    show_patches,
+)
+from .verdicts import verdict_rows
 
 __all__ = [
     "COLOURS",
     "COMPONENTS",
     "SERIES",
+    "TOWARDS",
     "UNIT",
     "WIDTH",
     "AltFigure",
+    "CellNotes",
+    "ClickableFigure",
+    "clickable",
     "curves",
     "described",
+    "draw_overlay",
+    "draw_picture",
     "draw_roles",
     "draw_scale",
     "extremes",
@@ -54,6 +73,7 @@ __all__ = [
     "number",
     "overlay",
     "overlays",
+    "percent_maps",
     "role_means",
     "scatter",
     "show_masks",
@@ -63,4 +83,5 @@ __all__ = [
     "strips",
     "style",
     "subplots",
+    "verdict_rows",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import matplotlib as mpl
 import numpy as np
 from matplotlib import patheffects
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -28,8 +29,10 @@ SERIES = (
 )
 """Colour, marker and line style of each series; any of the three tells the series apart."""
 
-DIVERGING = "RdBu_r"
-"""ColorBrewer's map, safe for colour-blind readers: red is positive, blue negative, white zero."""
+TOWARDS = LinearSegmentedColormap.from_list(
+    "towards", [COLOURS["corrupt"], "#FFFFFF", COLOURS["clean"]]
+)
+"""Blue is positive, which is towards the clean answer, orange negative, white zero."""
 
 COMPONENTS = {
     "self_attention": "self-attention",
@@ -147,7 +150,7 @@ def draw_signed(axes, values: np.ndarray, limit: float):
     without a value are hatched.
     """
     values = np.asarray(values, float)
-    drawn = axes.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    drawn = axes.imshow(values, cmap=TOWARDS, vmin=-limit, vmax=limit, aspect="auto")
     axes.patch.set(facecolor="white", hatch="////", edgecolor="#BBBBBB", linewidth=0)
     axes.spines[:].set_visible(False)
     rows, columns = np.nonzero(values < -limit * CLEARLY)

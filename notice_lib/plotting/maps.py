@@ -84,8 +84,8 @@ def heat_map(
 ) -> AltFigure:
     """Draw the mean of `value` by token role and layer, one panel for each component.
 
-    Means are those of `role_means`. Red is positive, blue with a dash is negative, white is zero,
-    and cells without a value are hatched.
+    Means are those of `role_means`. Blue is positive, orange with a dash is negative, white is
+    zero, and cells without a value are hatched.
 
     Args:
         table: `effects(sweep.table())`.
@@ -191,13 +191,20 @@ def draw_roles(axes, means: pd.DataFrame, limit: float):
     return drawn
 
 
-def extremes(means: pd.DataFrame) -> str:
-    """Say where the smallest and the largest value of a map are."""
+def extremes(means: pd.DataFrame, unit: str = "") -> str:
+    """Say where the smallest and the largest value of a map are.
+
+    Args:
+        means: (roles x layers), or (layers x heads).
+        unit: what follows each number, e.g. " %".
+    """
     cells = means.rename_axis(index="row", columns="column").stack().dropna()
     if not len(cells):
         return "no values"
-    low, high = cells.idxmin(), cells.idxmax()
-    return f"from {number(cells[low])} at {_name(low)} to {number(cells[high])} at {_name(high)}"
+    low, high = (
+        f"{number(cells[at])}{unit} at {_name(at)}" for at in (cells.idxmin(), cells.idxmax())
+    )
+    return f"from {low} to {high}"
 
 
 def head_name(layer: int, head: int) -> str:

@@ -10,7 +10,7 @@ from ..pairs import SemanticPair
 from .look import (
     CLEARLY,
     COLOURS,
-    DIVERGING,
+    TOWARDS,
     WIDTH,
     AltFigure,
     described,
@@ -83,7 +83,7 @@ def show_patches(
 
     Args:
         image: the picture.
-        values: (grid, grid). Booleans tint the image patches that are true; numbers colour all of
+        values: (grid, grid). Booleans fade the image patches that are false; numbers colour all of
             them, from 0 to the largest. Use `overlay` for numbers of both signs.
         label: name and unit of the numbers.
     """
@@ -94,16 +94,17 @@ def show_patches(
     draw_picture(axes, image)
     place = _place(image)
     if values.dtype == bool:
-        axes.imshow(np.where(values, 1.0, np.nan), cmap="Oranges", vmin=0, vmax=1.4,
-                    alpha=0.65, **place)  # fmt: skip
-        told = f"{values.sum()} of them are tinted"
+        veil = np.where(values, np.nan, 1.0)
+        axes.imshow(veil, cmap="Greys_r", vmin=0, vmax=1, alpha=0.75, **place)
+        told = f"{values.sum()} of them are in full colour, the others faded"
     else:
         drawn = axes.imshow(values, cmap="viridis", vmin=0, alpha=0.65, **place)
         figure.colorbar(drawn, label=label)
         told = f"{label} is largest, {values.max():.2g}, at {_patch(values.argmax(), values)}"
+    line = "#BBBBBB" if values.dtype == bool else "white"
     for edge in np.linspace(0, 1, values.shape[0] + 1)[1:-1]:
-        axes.axhline(edge * image.height - 0.5, color="white", linewidth=0.6)
-        axes.axvline(edge * image.width - 0.5, color="white", linewidth=0.6)
+        axes.axhline(edge * image.height - 0.5, color=line, linewidth=0.6)
+        axes.axvline(edge * image.width - 0.5, color=line, linewidth=0.6)
     rows, columns = values.shape
     return described(figure, f"{rows} by {columns} patches over a picture: {told}.")
 
@@ -168,7 +169,7 @@ def draw_overlay(axes, image: Image.Image, values: np.ndarray, mask, limit: floa
     draw_picture(axes, 255 - 0.8 * (255 - grey), cmap="gray", vmin=0, vmax=255)
     strength = 0.9 * np.sqrt(np.abs(values) / limit).clip(0, 1)
     drawn = axes.imshow(
-        values, cmap=DIVERGING, vmin=-limit, vmax=limit, alpha=strength, **_place(image)
+        values, cmap=TOWARDS, vmin=-limit, vmax=limit, alpha=strength, **_place(image)
     )
     rows, columns = np.nonzero(values < -limit * CLEARLY)
     height, width = image.height / values.shape[0], image.width / values.shape[1]

@@ -30,7 +30,7 @@ TASKS = ("svo", "states", "faces")
 MODULE_PAIRS = 120
 """Default number of pairs per task whose modules are patched at every token."""
 SCHEMA = 3
-"""Version of the tables' columns. tools/migrate_results.py migrates tables of earlier versions."""
+"""Version of the tables' columns."""
 SCENES = 3
 """Smallest number of scenes per task. Intervals cannot be computed from fewer."""
 
@@ -41,8 +41,7 @@ def read_tasks(data: Sequence[str | Path] = ("embedded",)) -> dict[str, PairSet]
     Args:
         data: the sources, each of which is the name of an embedded set, a set's folder, a folder
             that contains sets called svo, states or faces, or "embedded". The latter stands for the
-            held-out embedded pairs. States with a distractor are left out of them, since the small
-            models answer only half of these correctly.
+            held-out embedded pairs.
 
     Raises:
         NoticeError: a folder contains no set, or two sets have pairs of the same task.
@@ -66,7 +65,7 @@ def _of_task(pairs: PairSet, task: str) -> PairSet:
 
 def _read_sets(source: str | Path) -> list[PairSet]:
     if source == "embedded":
-        return [load_pairs(name).filter(_is_fair) for name in TASKS]
+        return [load_pairs(name).filter(lambda pair: pair.split == "heldout") for name in TASKS]
     if source in EMBEDDED or (Path(source) / "pairs.csv").exists():
         return [load_pairs(source)]
     found = [name for name in TASKS if (Path(source) / name).is_dir()]
@@ -76,10 +75,6 @@ def _read_sets(source: str | Path) -> list[PairSet]:
             "some of them), or the folder of one set (with pairs.csv)."
         )
     return [load_pairs(name, data=source) for name in found]
-
-
-def _is_fair(pair) -> bool:
-    return pair.split == "heldout" and not (pair.task == "states" and pair.distractor)
 
 
 def reproduce(
@@ -151,6 +146,7 @@ def reproduce(
             "seed": seed,
             "module_pairs": module_pairs,
             "counts": _counts(sets, right),
+            "given_fingerprints": {task: fingerprint.of_pairs(p) for task, p in sets.items()},
             "minutes": round(float(small["costs.csv"]["minutes"].sum()), 1),
         }
         _write(out, small, _of_run(model, right) | made)

@@ -1,0 +1,40 @@
+"""Tasks that are to be done by hand: the library's own patches are refused, hooks are counted."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
+
+import torch
+
+from ..errors import NoticeError
+
+_WAYS_TO_PATCH = (
+    "notice_lib.patching.reference._patch_one",
+    "notice_lib.patching.engine._plan",
+)
+_REGISTERS = ("register_forward_pre_hook", "register_forward_hook")
+
+
+def _refuse(*_, **__):
+    raise NoticeError("this is to be written by hand, with hooks, without the library's patches")
+
+
+@contextmanager
+def by_hand() -> Iterator[list[torch.nn.Module]]:
+    """Within this block nothing patches but hooks; the list gets every module that is hooked."""
+    hooked: list[torch.nn.Module] = []
+
+    def noting(register):
+        def noted(module, *given, **named):
+            hooked.append(module)
+            return register(module, *given, **named)
+
+        return noted
+
+    with ExitStack() as stack:
+        for way in _WAYS_TO_PATCH:
+            stack.enter_context(patch(way, _refuse))
+        for name in _REGISTERS:
+            register = noting(getattr(torch.nn.Module, name))
+            stack.enter_context(patch.object(torch.nn.Module, name, register))
+        yield hooked
