@@ -17,7 +17,7 @@ from .report import Report, timed
 CORES = 2
 SIDE_BY_SIDE = 4
 ROUNDS = 3
-CHAPTER = Path(__file__).resolve().parents[1] / "book" / "04_first_patch.ipynb"
+CHAPTER = Path(__file__).resolve().parents[1] / "book" / "03_first_patch.ipynb"
 
 
 def run(tiny: bool = False) -> Report:
