@@ -1,4 +1,4 @@
-// The page's side of worker.js: asynchronous `load`, `read` and `patch`, as of model.js.
+// The page's side of worker.js: asynchronous `load`, and what a model does in model.js.
 
 export class Client {
   #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
@@ -21,8 +21,16 @@ export class Client {
     return this.#ask("read", [scene]);
   }
 
-  patch(scene, direction, patches) {
-    return this.#ask("patch", [scene, direction, patches]);
+  meet(scenes) {
+    return this.#ask("meet", [scenes]);
+  }
+
+  patch(scene, direction, patches, donor) {
+    return this.#ask("patch", [scene, direction, patches, donor]);
+  }
+
+  write(scene, given, patches) {
+    return this.#ask("write", [scene, given, patches]);
   }
 
   #ask(call, given, progress) {

@@ -12,6 +12,21 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** A table of a heading line and further lines, the first of each a heading; it scrolls by itself where it is wide. */
+export function table(label, heading, lines) {
+  const body = lines.map(([first, ...others]) =>
+    make("tr", {}, make("th", { scope: "row" }, first), others.map((one) => make("td", {}, one))));
+  return make("div", { className: "lab-scroll", role: "region", tabIndex: 0, "aria-label": label },
+    make("table", { className: "lab-table" },
+      make("thead", {}, make("tr", {}, heading.map((name) => make("th", { scope: "col" }, name)))),
+      make("tbody", {}, body)));
+}
+
+/** A number of percent with a sign. */
+export function percent(value, digits = 0) {
+  return `${signed(value, digits)} %`;
+}
+
 /** A number with a sign, a real minus and no minus zero. */
 export function signed(value, digits) {
   const text = Math.abs(value).toFixed(digits);

@@ -8,26 +8,28 @@ const MOVES = {
 };
 
 /**
- * rows: [{name, mark}], each with its class; columns: [name]; cell(row, column): the cell's site {key, title, ...},
- * which `pick` gets. `source` is the run whose activations a picked cell holds, and gives it its colour.
+ * rows: [{name, mark}], each with its class; layers: the number of columns; cell(row, layer): the cell's site
+ * {key, title, ...}, which `pick` gets. `source` is the run whose activations a picked cell holds, and gives it its colour.
+ * `picture(site)` is a cell's CSS background, if it has one.
  */
 export class Grid {
   #cells;
   #at = [0, 0];
 
-  constructor({ label, corner, rows, columns, cell, pick, source }) {
-    this.#cells = rows.map((row, i) =>
-      columns.map((_, j) => {
-        const site = cell(i, j);
-        return make("button", {
+  constructor({ label, rows, layers, cell, pick, source, picture = () => "" }) {
+    this.sites = rows.map((_, i) => Array.from({ length: layers }, (_, j) => cell(i, j)));
+    this.#cells = this.sites.map((row, i) =>
+      row.map((site, j) => {
+        const button = make("button", {
           type: "button", tabIndex: -1, title: site.title, "aria-pressed": "false",
           onclick: () => (this.#focus(i, j), pick(site)),
         });
+        button.style.backgroundImage = picture(site);
+        return button;
       }),
     );
     this.#cells[0][0].tabIndex = 0;
-    this.sites = rows.map((_, i) => columns.map((_, j) => cell(i, j)));
-    const header = [corner, ...columns].map((name) => make("th", { scope: "col" }, name));
+    const header = ["layer", ...Array(layers).keys()].map((name) => make("th", { scope: "col" }, name));
     const body = rows.map(({ name, mark }, i) => {
       const cells = this.#cells[i].map((button) => make("td", { role: "gridcell" }, button));
       return make("tr", {}, make("th", { scope: "row", className: mark ?? "" }, name), cells);

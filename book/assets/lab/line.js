@@ -1,6 +1,8 @@
 // L*, L' and L of one patched run on one line of logits, and in words.
 
-import { make, signed } from "./dom.js";
+import { make, percent, signed } from "./dom.js";
+import { moved } from "./moved.js";
+import { unmarked } from "./state.js";
 
 /** A line from L* (corrupt) to L (clean) with zero, where the answer flips, and the patched run's L'. */
 export function drawLine(corrupt, clean, patched) {
@@ -21,15 +23,15 @@ export function drawLine(corrupt, clean, patched) {
   );
 }
 
-/** What a patched run says, in a sentence; `base` and `score` are those of the run before and after. */
-export function sentence(scene, base, score, total, number) {
+/** What a run with a number of patched sites says, in a sentence; `base` and `runs` are those of moved.js. */
+export function sentence(scene, runs, base, score, number) {
   const [correct, incorrect] = scene.options;
-  const word = (L) => (L > 0 ? correct : incorrect);
-  if (!number) return `Nothing is carried. The model says “${word(base.L)}”.`;
-  const share = (100 * (score.L - base.L)) / total;
-  const moved = `L′ is ${signed(score.L, 2)}, moved by ${signed(share, 0)} % of L − L*.`;
-  const flips = word(score.L) !== word(base.L);
-  const says = flips ? `The answer flips to “${word(score.L)}”.` : `The model still says “${word(score.L)}”.`;
-  const other = scene.options.includes(score.likeliest) ? "" : ` (Its likeliest word is “${score.likeliest}”.)`;
-  return `${moved} ${says}${other}`;
+  const word = ({ L }) => (L > 0 ? correct : incorrect);
+  if (!number) return `Nothing is carried. The model says “${word(score)}”.`;
+  const change = `L′ is ${signed(score.L, 2)}, moved by ${percent(moved(runs, base, score))} of L − L*.`;
+  const flips = word(score) !== word(runs[base]);
+  const says = flips ? `The answer flips to “${word(score)}”.` : `The model still says “${word(score)}”.`;
+  const likeliest = unmarked(score.likeliest[0].word);
+  const other = scene.options.includes(likeliest) ? "" : ` (Its likeliest word is “${likeliest}”.)`;
+  return `${change} ${says}${other}`;
 }

@@ -1,9 +1,11 @@
-// A BLIP in the browser: its clean and corrupt run, and runs into which activations are written. No page needed.
+// A model in the browser: its clean and corrupt run, and runs into which activations are written. No page needed.
 //
 // A site is {component, layer, token, head}; without a head it is the whole module. A patch is a list of sites that
-// one run copies together. L is logit(correct) - logit(incorrect).
+// one run copies together. L is logit(correct) - logit(incorrect). Where the image is among the model's tokens, it
+// counts as one token: a site there is all that the image became.
 
-import { decodePng, inflate } from "./png.js";
+import { fetched } from "./fetched.js";
+import { fetchPng, inflate } from "./png.js";
 
 const RUNS_AT_ONCE = 16; // More need more memory, and are not faster.
 
@@ -23,12 +25,6 @@ export async function load(manifestUrl, progress = () => {}) {
   const tower = await ort.InferenceSession.create(await download(address("tower"), count));
   const text = await ort.InferenceSession.create(await download(address("text"), count));
   return new Model(ort, manifest, manifestUrl, tower, text);
-}
-
-async function fetched(url) {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(`${url} cannot be loaded (${response.status}).`);
-  return response;
 }
 
 async function download(url, count) {
@@ -55,63 +51,104 @@ export class Model {
   #tower;
   #text;
   #url;
+  #scenes;
   #read = new Map();
 
   constructor(ort, manifest, url, tower, text) {
     this.manifest = manifest;
+    this.#scenes = new Map(manifest.scenes.map((scene) => [scene.id, scene]));
     this.#ort = ort;
     this.#url = url;
     this.#tower = tower;
     this.#text = text;
   }
 
-  /** Run a scene's question with both of its pictures: {clean: score, corrupt: score}; see `patch`. */
+  /**
+   * Make further scenes known, which have the form of the manifest's. An image may also be a picture {width, height,
+   * pixels}, as of png.js. A scene of a known name takes its place.
+   */
+  meet(scenes) {
+    for (const scene of scenes) {
+      this.#scenes.set(scene.id, scene);
+      this.#read.delete(scene.id);
+    }
+  }
+
+  /** Run a scene's question with each of its pictures: {clean: score, corrupt: score}; see `patch`. */
   async read(id) {
-    const { clean, corrupt } = await this.#runs(id);
-    return { clean: clean.score, corrupt: corrupt.score };
+    const scores = {};
+    for (const run of Object.keys(this.#scene(id).images)) scores[run] = (await this.#unpatched(id, run)).score;
+    return scores;
   }
 
   /**
    * Copy the clean run's activations into the corrupt run ("denoise") or the corrupt run's into the clean one
-   * ("noise"), once for each patch: a list of scores {L, correct, incorrect, likeliest}, in logits and a word.
+   * ("noise"), once for each patch: a list of scores {L, correct, incorrect, likeliest}, in logits; `likeliest` has
+   * the five likeliest words, {word, share}.
+   * With a donor, another scene with as many tokens, its clean or corrupt run is copied from instead.
    */
-  async patch(id, direction, patches) {
-    const runs = await this.#runs(id);
-    const [base, source] = direction === "denoise" ? [runs.corrupt, runs.clean] : [runs.clean, runs.corrupt];
+  async patch(id, direction, patches, donor = id) {
+    const [base, source] = direction === "denoise" ? ["corrupt", "clean"] : ["clean", "corrupt"];
+    const { image } = await this.#unpatched(id, base);
+    const { activations } = await this.#unpatched(donor, source);
+    return this.#patched(id, image, activations, patches);
+  }
+
+  /**
+   * Write given activations into the clean run, once for each patch, as `patch` writes another run's: those of one
+   * component at one token, of every layer (layers x width values).
+   */
+  async write(id, { component, token, values }, patches) {
+    const { image } = await this.#unpatched(id, "clean");
+    const source = this.#nothing(id);
+    const [layers, components, tokens, width] = source.dims;
+    const c = this.manifest.components.indexOf(component);
+    const [place] = this.#places(token);
+    for (let layer = 0; layer < layers; layer++) {
+      const at = ((layer * components + c) * tokens + place) * width;
+      source.data.set(values.subarray(layer * width, (layer + 1) * width), at);
+    }
+    return this.#patched(id, image, source, patches);
+  }
+
+  async #patched(id, image, source, patches) {
     const scores = [];
     for (let i = 0; i < patches.length; i += RUNS_AT_ONCE) {
-      const mask = this.#mask(patches.slice(i, i + RUNS_AT_ONCE), this.#scene(id).ids.length);
-      const { logits } = await this.#run(id, base.image, source.activations, mask, ["logits"]);
+      const mask = this.#mask(id, patches.slice(i, i + RUNS_AT_ONCE));
+      const { logits } = await this.#run(id, image, source, mask, ["logits"]);
       scores.push(...this.#scores(id, logits));
     }
     return scores;
   }
 
   #scene(id) {
-    const scene = this.manifest.scenes.find((one) => one.id === id);
+    const scene = this.#scenes.get(id);
     if (!scene) throw new Error(`There is no scene ${id}.`);
     return scene;
   }
 
-  /** Both runs of a scene, each with its image's states, its activations and its score; they are kept. */
-  async #runs(id) {
-    if (!this.#read.has(id)) {
-      const { images } = this.#scene(id);
-      this.#read.set(id, { clean: await this.#look(id, images.clean), corrupt: await this.#look(id, images.corrupt) });
-    }
-    return this.#read.get(id);
+  /** A run of a scene with its image's states, its activations and its score; it is kept. */
+  async #unpatched(id, run) {
+    if (!this.#read.has(id)) this.#read.set(id, new Map());
+    const known = this.#read.get(id);
+    if (!known.has(run)) known.set(run, await this.#look(id, this.#scene(id).images[run]));
+    return known.get(run);
   }
 
   async #look(id, file) {
-    const response = await fetched(new URL(file, this.#url));
-    const pixels = this.#pixels(await decodePng(new Uint8Array(await response.arrayBuffer())));
+    const pixels = this.#pixels(file.pixels ? file : await fetchPng(new URL(file, this.#url)));
     const { image } = await this.#tower.run({ pixels });
-    const { layers, components, width } = this.manifest.shape;
-    const size = [layers, components, this.#scene(id).ids.length, width];
-    const nothing = new this.#ort.Tensor("float32", new Float32Array(size.reduce((a, b) => a * b)), size);
-    const mask = this.#mask([[]], size[2]);
+    const nothing = this.#nothing(id);
+    const mask = this.#mask(id, [[]]);
     const { logits, activations } = await this.#run(id, image, nothing, mask, ["logits", "activations"]);
-    return { image, activations: activations.reshape(size), score: this.#scores(id, logits)[0] };
+    return { image, activations: activations.reshape(nothing.dims), score: this.#scores(id, logits)[0] };
+  }
+
+  /** Zeros of the form of a run's activations. */
+  #nothing(id) {
+    const { layers, components, width } = this.manifest.shape;
+    const size = [layers, components, this.#ids(id).length, width];
+    return new this.#ort.Tensor("float32", new Float32Array(size.reduce((a, b) => a * b)), size);
   }
 
   /** A picture as the processor scales it, by colour, row and column. */
@@ -127,25 +164,42 @@ export class Model {
   }
 
   #run(id, image, source, mask, wanted) {
+    const ids = this.#ids(id);
+    const tensor = new this.#ort.Tensor("int32", Int32Array.from(ids), [1, ids.length]);
+    return this.#text.run({ image, ids: tensor, source, mask }, wanted);
+  }
+
+  /** The ids of all tokens that the model sees. */
+  #ids(id) {
     const scene = this.#scene(id);
-    const ids = new this.#ort.Tensor("int32", Int32Array.from(scene.ids), [1, scene.ids.length]);
-    return this.#text.run({ image, ids, source, mask }, wanted);
+    return scene.ids.flatMap((one, token) => this.#places(token).map(() => one));
+  }
+
+  /** The places in the model's sequence of one of the scene's tokens. */
+  #places(token) {
+    const { start, tokens } = this.manifest.image ?? { start: Infinity };
+    if (token === start) return Array.from({ length: tokens }, (_, i) => start + i);
+    return [token < start ? token : token + tokens - 1];
   }
 
   /** What each patch copies: 1 at its heads' slices, or at all slices of a module. */
-  #mask(patches, tokens) {
+  #mask(id, patches) {
     const { layers, components, heads } = this.manifest.shape;
+    const tokens = this.#ids(id).length;
+    const rows = this.#scene(id).ids.length;
     const size = [patches.length, layers, components, tokens, heads];
     const values = new Float32Array(size.reduce((a, b) => a * b));
     patches.forEach((sites, run) => {
       for (const { component, layer, token, head } of sites) {
         const c = this.manifest.components.indexOf(component);
-        if (c < 0 || !below(layer, layers) || !below(token, tokens) || !(head == null || below(head, heads))) {
+        if (c < 0 || !below(layer, layers) || !below(token, rows) || !(head == null || below(head, heads))) {
           throw new Error(`The model has no ${component} in layer ${layer} at token ${token}, head ${head}.`);
         }
-        const at = (((run * layers + layer) * components + c) * tokens + token) * heads;
-        if (head == null) values.fill(1, at, at + heads);
-        else values[at + head] = 1;
+        for (const place of this.#places(token)) {
+          const at = (((run * layers + layer) * components + c) * tokens + place) * heads;
+          if (head == null) values.fill(1, at, at + heads);
+          else values[at + head] = 1;
+        }
       }
     });
     return new this.#ort.Tensor("float32", values, size);
@@ -156,13 +210,20 @@ export class Model {
     const [runs, vocabulary] = logits.dims;
     return Array.from({ length: runs }, (_, run) => {
       const row = logits.data.subarray(run * vocabulary, (run + 1) * vocabulary);
-      const best = row.reduce((top, value, i) => (value > row[top] ? i : top), 0);
       return {
         L: row[correct] - row[incorrect],
         correct: row[correct],
         incorrect: row[incorrect],
-        likeliest: this.manifest.vocabulary[best],
+        likeliest: this.#likeliest(row),
       };
     });
+  }
+
+  #likeliest(row) {
+    const top = Array.from(row, (_, i) => i).sort((a, b) => row[b] - row[a]);
+    const all = row.reduce((sum, value) => sum + Math.exp(value - row[top[0]]), 0);
+    return top.slice(0, 5).map((i) => ({
+      word: this.manifest.vocabulary[i], share: Math.exp(row[i] - row[top[0]]) / all,
+    }));
   }
 }

@@ -1,9 +1,16 @@
 // Reads an image's bytes exactly. A canvas may change them: some browsers add noise to what a page reads from one.
 
+import { fetchedBytes } from "./fetched.js";
+
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 
+/** The pixels of a PNG at an address, as of `decodePng`. */
+export async function fetchPng(url) {
+  return decodePng(await fetchedBytes(url));
+}
+
 /** The pixels of a PNG of 8-bit RGB without interlacing: {width, height, pixels}, 3 bytes a pixel. */
-export async function decodePng(bytes) {
+async function decodePng(bytes) {
   if (!SIGNATURE.every((value, i) => bytes[i] === value)) throw new Error("This image is no PNG.");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const packed = [];

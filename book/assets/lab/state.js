@@ -16,29 +16,42 @@ export function siteOf(scene, component, layer, token, head) {
   const whole = NAMES[component].toLowerCase().replace(/s$/, "").replace("mlp", "MLP");
   const what = head === null ? whole : `${whole} head ${head}`;
   const key = [component, layer, token, ...(head === null ? [] : [head])].join(".");
-  return { component, layer, token, head, key, title: `${what}, layer ${layer}, at “${scene.tokens[token]}”` };
+  return { component, layer, token, head, key, title: `${what}, layer ${layer}, at ${quoted(scene, token)}` };
 }
 
+/** A token without its tokenizer's mark of a word's beginning, and a new line visibly. */
+export function unmarked(token) {
+  return token.replace(/^▁(?=.)/, "").replace("\n", "↵");
+}
+
+/** What the page calls one of a scene's tokens. */
+export function tokenName(scene, token) {
+  return scene.roles[token] === "image" ? "the image" : unmarked(scene.tokens[token]);
+}
+
+function quoted(scene, token) {
+  const name = tokenName(scene, token);
+  return scene.roles[token] === "image" ? name : `“${name}”`;
+}
+
+/** What address.js keeps of it. */
 export function toAddress(scene, view, token, sites) {
-  const state = new URLSearchParams({ pair: scene.id, view, token });
-  if (sites.length) state.set("carry", sites.map((site) => site.key).join(" "));
-  return `#${state}`;
+  return { pair: scene.id, view, token, carry: sites.map((site) => site.key).join(" ") || null };
 }
 
 /** {scene, view, token, sites}; for what the address does not name, or names wrongly, the usual. */
-export function fromAddress(manifest, hash) {
-  const state = new URLSearchParams(hash.slice(1));
+export function fromAddress(manifest, state) {
   const scene = manifest.scenes.find((one) => one.id === state.get("pair")) ?? manifest.scenes[0];
   const views = [...manifest.components, ...manifest.per_head.map((name) => `heads:${name}`)];
   const view = views.includes(state.get("view")) ? state.get("view") : "layer_output";
-  const token = inside(state.get("token"), scene.ids.length) ? Number(state.get("token")) : correctToken(scene);
+  const token = inside(state.get("token"), scene.ids.length) ? Number(state.get("token")) : usualToken(manifest, scene);
   const keys = (state.get("carry") ?? "").split(" ").filter((key) => exists(manifest, scene, key));
   return { scene, view, token, sites: keys.map((key) => fromKey(scene, key)) };
 }
 
-/** The first token of the correct option in the question. */
-export function correctToken(scene) {
-  return scene.roles.indexOf("correct");
+/** The first token at which the book measures the heads of this model. */
+export function usualToken(manifest, scene) {
+  return scene.roles.indexOf(manifest.effect_role);
 }
 
 function exists({ components, per_head: perHead, shape }, scene, key) {

@@ -9,7 +9,9 @@ const calls = {
     model = await load(url, (bytes, of) => postMessage({ id, progress: [bytes, of] }));
   },
   read: (id, scene) => model.read(scene),
-  patch: (id, scene, direction, patches) => model.patch(scene, direction, patches),
+  meet: (id, scenes) => model.meet(scenes),
+  patch: (id, scene, direction, patches, donor) => model.patch(scene, direction, patches, donor),
+  write: (id, scene, given, patches) => model.write(scene, given, patches),
 };
 
 async function answer({ id, call, given }) {
