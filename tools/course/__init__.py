@@ -1,0 +1,1 @@
+"""The graded week: problem sets with a variant for each student, and their grading."""
