@@ -1,20 +1,52 @@
-"""Says at the end how long each part of the tests took, and what tests measured."""
+"""The built book in a browser; at the end, how long parts and slowest files took, and what tests
+measured."""
 
 from collections import Counter
+from contextlib import ExitStack
 
-_seconds = Counter()
-_BROWSER = ("tests/test_book.py", "tests/test_lab_browser.py")
+import pytest
+from browsing import HTML, opened, serve
+
+from tools.chromium import chromium
+
+_seconds = Counter()  # of each file
+_BROWSER = ("tests/test_book.py", "tests/test_book_in_use.py", "tests/test_lab_browser_")
+_TEACHERS = tuple(f"tests/test_{name}.py" for name in ("course", "editions", "fence", "teaching"))
+_SLOWEST = 10
 _measured = []
 
 
-def _part(nodeid: str) -> str:
-    if nodeid.split("::")[0].endswith(".ipynb"):
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def site():
+    """The address of the built book, served on this machine."""
+    assert (HTML / "index.html").exists(), "no built book: ./run book builds it"
+    with serve(HTML) as address:
+        yield address
+
+
+@pytest.fixture
+def open_page(browser, site):
+    """Open a page of the built book for one test."""
+    with ExitStack() as pages:
+        yield lambda *given: pages.enter_context(opened(browser, site, *given))
+
+
+def _part(file: str) -> str:
+    if file.endswith(".ipynb"):
         return "notebooks"
-    return "browser" if nodeid.startswith(_BROWSER) else "unit tests"
+    if file.startswith(_BROWSER):
+        return "browser"
+    return "what teachers use" if file in _TEACHERS else "unit tests"
 
 
 def pytest_runtest_logreport(report):
-    _seconds[_part(report.nodeid)] += report.duration
+    _seconds[report.nodeid.split("::")[0]] += report.duration
     if report.when == "call" and not report.nodeid.endswith(".ipynb"):
         test = report.nodeid.rpartition("::")[2]
         _measured.extend(f"{test}: {name} {value}" for name, value in report.user_properties)
@@ -23,6 +55,9 @@ def pytest_runtest_logreport(report):
 def pytest_terminal_summary(terminalreporter):
     for line in _measured:
         terminalreporter.write_line(f"== {line}")
-    for part, seconds in _seconds.items():
+    parts = Counter()
+    for file, seconds in _seconds.items():
+        parts[_part(file)] += seconds
+    for name, seconds in [*_seconds.most_common(_SLOWEST), *parts.items()]:
         minutes, rest = divmod(round(seconds), 60)
-        terminalreporter.write_line(f"== {part}: {minutes} min {rest:02d} s")
+        terminalreporter.write_line(f"== {name}: {minutes} min {rest:02d} s")

@@ -1,18 +1,45 @@
 """The built book in Chromium: every page, on a desktop, a phone and paper, in light and dark."""
 
+import json
 import re
+from functools import cache
 from pathlib import Path
-from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+from urllib.parse import parse_qsl, unquote, urldefrag, urlsplit
 
 import pytest
-from browsing import chromium, serve
+import yaml
+from browsing import DESKTOP, HTML, PHONE, open_folds, opened, serious
+from bs4 import BeautifulSoup
 
-HTML = Path(__file__).parents[1] / "_build" / "html"
-PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("book/*.html"))
+from tools.pages.moved import read_moved
+
+ROOT = Path(__file__).parents[1]
+LAB = ROOT / "book" / "assets" / "lab" / "blip-mini" / "manifest.json"
+MOVED = read_moved(ROOT)
+PAGES = sorted(
+    path.relative_to(HTML).as_posix()
+    for path in HTML.glob("book/**/*.html")
+    if path.stem not in MOVED  # these only lead to pages
+    and path.stem != "slides"  # no page of the theme
+)
+# Pages of words and quizzes only: the gate looks at the first quiz, the weekly run at all.
+ALIKE = {
+    f"book/course/{name}.html"
+    for name in ("worksheet_phone", "exit_quiz", "quiz_2", "quiz_3", "quiz_4")
+}
+GATED = [pytest.param(page, marks=pytest.mark.weekly) if page in ALIKE else page for page in PAGES]
 CHAPTERS = [page for page in PAGES if re.match(r"book/\d\d_", page)]
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
-FOLDS = ("How this was computed", "The check", "Hint", "Solution and why")
+NOTEBOOKS = [*CHAPTERS, "book/course/worksheet.html"]
+PATH = CHAPTERS[:9]
+PAPER = {"width": 718, "height": 1000}  # A4 without its margins
+FOLDS = (
+    "How this was computed",
+    "Hint",
+    "Stronger hint",
+    "Solution and why",
+    "The table",
+    "Answers",
+)
 MOST_BYTES = 1_500_000  # of a page with all that it loads
 SLOW_LINE = {
     "offline": False,
@@ -20,83 +47,43 @@ SLOW_LINE = {
     "downloadThroughput": 1.6e6 / 8,
     "uploadThroughput": 1.6e6 / 8,
 }
-AXE = Path(__file__).with_name("vendor") / "axe.min.js"
-# The parts of a line of code have the same few colours on every page: the weekly run looks at all.
-MOST_OF_A_PAGE = {"exclude": ["pre *"]}
+# Code looks the same on every page, and has most of the elements: the weekly run looks at it.
+ALL_BUT_CODE = {"exclude": ["pre"]}
 
 
-@pytest.fixture(scope="module")
-def site():
-    """The address of the built book, served on this machine."""
-    assert CHAPTERS, "no built book: ./run book builds it"
-    with serve(HTML) as address:
-        yield address
+@pytest.fixture(scope="module", params=GATED)
+def page(browser, site, request):
+    """Each page on a desktop, opened once: its tests change nothing but open its folds."""
+    with opened(browser, site, request.param) as page:
+        yield page
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
+@pytest.fixture(scope="module", params=GATED)
+def phone(browser, site, request):
+    """Each page on a phone in the dark, opened once: its tests change nothing."""
+    with opened(browser, site, request.param, PHONE, "dark") as page:
+        yield page
 
 
-@pytest.fixture
-def open_page(browser, site):
-    """Open a page of the book; `page.complaints` collects all that goes wrong on it."""
-    contexts = []
-
-    def open_page(path, viewport=DESKTOP, scheme="light"):
-        context = browser.new_context(viewport=viewport, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.complaints = []
-        page.on("pageerror", lambda error: page.complaints.append(f"error: {error}"))
-        page.on("console", lambda message: _note_console(page, message))
-        page.on("response", lambda response: _note_response(page, response))
-        context.route(lambda url: not url.startswith(site), lambda route: _refuse(page, route))
-        page.goto(site + path, wait_until="load")
-        page.wait_for_load_state("networkidle")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def _note_console(page, message):
-    if message.type == "error":
-        page.complaints.append(f"console: {message.text}")
-
-
-def _note_response(page, response):
-    if response.status >= 400:
-        page.complaints.append(f"{response.status}: {response.url}")
-
-
-def _refuse(page, route):
-    url = route.request.url
-    if url.startswith(("data:", "blob:")):
-        route.continue_()
-    else:
-        page.complaints.append(f"request to another host: {url}")
-        route.abort()
-
-
-@pytest.mark.parametrize("page_path", PAGES)
-def test_page_is_clean(open_page, page_path):
+def check_clean(page):
     """No console error, missing file or request to another host; no page wider than its window."""
-    for viewport in (DESKTOP, PHONE):
-        page = open_page(page_path, viewport)
-        assert page.complaints == []
-        root = page.evaluate(
-            "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-        )
-        assert root[0] <= root[1], f"{page_path} scrolls sideways at {viewport['width']} px"
+    assert page.complaints == []
+    whole, shown = page.evaluate(
+        "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    assert whole <= shown, "it scrolls sideways"
 
 
-@pytest.mark.parametrize("page_path", PAGES)
-def test_code_is_not_cut_off(open_page, page_path):
-    page = open_page(page_path)
-    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+def test_page_is_clean(page):
+    check_clean(page)
+
+
+def test_page_is_clean_on_a_phone_in_the_dark(phone):
+    check_clean(phone)
+
+
+def test_code_is_not_cut_off(page):
+    open_folds(page)
     cut = page.evaluate(
         """[...document.querySelectorAll('div.cell_input pre, div.highlight pre')]
         .filter(pre => pre.scrollWidth > pre.clientWidth).map(pre => pre.innerText)"""
@@ -104,9 +91,7 @@ def test_code_is_not_cut_off(open_page, page_path):
     assert cut == []
 
 
-@pytest.mark.parametrize("page_path", PAGES)
-def test_every_figure_has_alt_text(open_page, page_path):
-    page = open_page(page_path)
+def test_every_figure_has_alt_text(page):
     images = page.evaluate(
         "[...document.querySelectorAll('article img')].map(i => [i.getAttribute('alt'), i.src])"
     )
@@ -116,15 +101,13 @@ def test_every_figure_has_alt_text(open_page, page_path):
         assert Path(unquote(urlsplit(source).path)).stem not in alt, f"{source}: a file name"
 
 
-@pytest.mark.parametrize("page_path", PAGES)
-def test_dark_mode_has_no_grey_frames(open_page, page_path):
-    page = open_page(page_path, scheme="dark")
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    luminance = page.evaluate(
+def test_dark_mode_has_no_grey_frames(phone):
+    assert phone.evaluate("document.documentElement.dataset.theme") == "dark"
+    luminance = phone.evaluate(
         "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
     )
     assert max(luminance) < 60
-    framed = page.evaluate(
+    framed = phone.evaluate(
         """[...document.querySelectorAll('article img')].filter(image => {
             const style = getComputedStyle(image);
             return style.padding !== '0px' || style.filter !== 'none'
@@ -134,9 +117,7 @@ def test_dark_mode_has_no_grey_frames(open_page, page_path):
     assert framed == []
 
 
-@pytest.mark.parametrize("page_path", PAGES)
-def test_page_is_light(open_page, page_path):
-    page = open_page(page_path)
+def test_page_is_light(page):
     loaded = page.evaluate(
         """['navigation', 'resource'].flatMap(type => performance.getEntriesByType(type))
         .map(entry => [entry.encodedBodySize, entry.name])"""
@@ -164,29 +145,8 @@ def test_page_is_painted_before_all_of_it_has_come(browser, site, page_path, rec
     assert painted < loaded
 
 
-def serious(page, context=None):
-    """What axe-core finds serious or critical: (rule, the first elements)."""
-    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    # A fold fades in: halfway there, its text is too pale.
-    page.evaluate("document.getAnimations().forEach(animation => animation.finish())")
-    page.add_script_tag(path=AXE)
-    found = page.evaluate(
-        """async context => {
-            const found = await axe.run(context || document, {resultTypes: ['violations']});
-            return found.violations;
-        }""",
-        context,
-    )
-    return [
-        (one["id"], [node["html"][:200] for node in one["nodes"][:3]])
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
-
-
-@pytest.mark.parametrize("page_path", PAGES)
-def test_page_is_accessible(open_page, page_path):
-    assert serious(open_page(page_path), MOST_OF_A_PAGE) == []
+def test_page_is_accessible(page):
+    assert serious(page, ALL_BUT_CODE) == []
 
 
 @pytest.mark.weekly
@@ -202,7 +162,7 @@ def test_page_is_accessible_in_every_mode(open_page, page_path, mode):
 
 @pytest.mark.parametrize("page_path", CHAPTERS)
 def test_on_paper_folds_are_open_and_nothing_is_cut(open_page, page_path):
-    page = open_page(page_path, viewport={"width": 718, "height": 1000})  # A4 without its margins
+    page = open_page(page_path, PAPER)
     page.emulate_media(media="print")
     closed = page.evaluate(
         """[...document.querySelectorAll('article details')]
@@ -219,91 +179,126 @@ def test_on_paper_folds_are_open_and_nothing_is_cut(open_page, page_path):
     assert closed == [] and cut == []
 
 
-def test_what_scrolls_takes_the_focus(open_page):
-    page = open_page("book/04_first_patch.html", PHONE)
-    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    page.wait_for_function(
-        """[...document.querySelectorAll('article :is(pre, table)')]
-        .every(one => (one.tabIndex === 0) === (one.scrollWidth > one.clientWidth))"""
-    )
-    assert page.locator("article pre[tabindex='0']").count() > 5
+def article_of(page_path):
+    """The article of a page of the path, without the solutions of its exercises."""
+    article = BeautifulSoup((HTML / page_path).read_text(), "html.parser").article
+    for fold in article.select("details"):
+        if fold.summary.get_text() == "Solution and why":
+            fold.decompose()
+    return article
 
 
-@pytest.mark.parametrize("page_path", CHAPTERS)
-def test_folds_say_what_they_hold(open_page, page_path):
-    page = open_page(page_path)
+@pytest.mark.parametrize("page_path", PATH)
+def test_figures_and_tables_have_numbered_captions_below(page_path):
+    """All but the pictures of a pair, of which Figure 1.1 says what they are, and the hero."""
+    article, chapter = article_of(page_path), int(Path(page_path).name[:2])
+    captions = [one["id"] for one in article.select(".numbered")]
+    for kind in ("figure", "table"):
+        numbers = [one for one in captions if one.startswith(kind)]
+        assert numbers == [f"{kind}-{chapter}.{i}" for i in range(1, len(numbers) + 1)]
+    below = []
+    for one in article.select("img, table"):
+        if one.get("alt", "").startswith(("The clean and the corrupt picture of", "Two runs of a")):
+            continue
+        caption = one.find_next(class_="numbered")
+        kind = "table" if one.name == "table" else "figure"
+        assert caption and caption["id"].startswith(kind), one
+        below.append(caption["id"])
+    assert len(set(below)) == len(below), "two of them have one caption"
+
+
+@pytest.mark.parametrize("page_path", PATH)
+def test_cells_of_tables_are_whole_and_numbers_short_with_a_minus(page_path):
+    for cell in article_of(page_path).select("td, th"):
+        text = cell.get_text().strip()
+        assert not re.fullmatch(r".?\d+\.\d{5,}( ?%)?", text), text
+        assert not re.fullmatch(r"-\d.*|[\u2212-]0(\.0*)?( ?%)?", text), text
+        assert not text.endswith("..."), f"pandas cut it off: {text}"
+        assert text or cell.name == "td", "an empty header"
+
+
+def test_folds_say_what_they_hold_and_the_bar_where_the_page_stands(page):
     names = page.locator("article details > summary").all_inner_texts()
     assert set(names) <= {"Set-up for Google Colab", *FOLDS}
     assert page.locator("summary[aria-label]").count() == 0
-    assert page.locator(".place").inner_text().startswith(place_of(page_path))
+    assert page.locator(".place").inner_text().startswith(place_of(page.path))
 
 
 def place_of(page_path):
     """What the bar says first: the chapter's number, which its file has, too."""
-    number = CHAPTERS.index(page_path)
-    return f"Chapter {number} of {len(CHAPTERS) - 1}" if number else ""
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
+    path, appendices = ([chapter["file"] for chapter in part["chapters"]] for part in parts[:2])
+    page = page_path.removesuffix(".html")
+    if page in path:
+        return f"Chapter {path.index(page) + 1} of {len(path)}"
+    return f"Appendix {int(Path(page).name[:2])}" if page in appendices else ""
 
 
-def test_no_internal_link_is_broken(open_page, site):
-    """Every link and fragment within the book leads somewhere; also from the search and index."""
-    links, anchors = set(), {}
-    for path in [*PAGES, "genindex.html", "search.html"]:
-        page = open_page(path)
-        anchors[site + path] = set(
-            page.evaluate(
-                "[...document.querySelectorAll('[id], a[name]')].map(e => e.id || e.name)"
-            )
-        )
-        targets = page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)")
-        links |= {(path, urljoin(site + path, target)) for target in targets}
-    broken = []
-    for origin, link in sorted(links):
-        url, fragment = urldefrag(link)
-        if not url.startswith(site):
-            continue
-        target = HTML / unquote(urlsplit(url).path).lstrip("/")
-        known = not fragment or unquote(fragment) in anchors.get(url, {unquote(fragment)})
-        if not known or not (target.is_file() or (target / "index.html").is_file()):
-            broken.append((origin, link))
-    assert broken == []
+def lab_has(fragment):
+    """Whether the patch lab can open what a fragment names: a pair, and a view of it."""
+    named = dict(parse_qsl(fragment))
+    lab = json.loads(LAB.read_text())
+    views = [*lab["components"], *(f"heads:{name}" for name in lab["per_head"])]
+    return named["pair"] in {scene["id"] for scene in lab["scenes"]} and named["view"] in views
+
+
+def test_the_patch_lab_opens_its_own_pairs_and_views_only():
+    pair = json.loads(LAB.read_text())["scenes"][0]["id"]
+    assert lab_has(f"pair={pair}&view=layer_output&token=4&carry=layer_output.2.4")
+    assert lab_has(f"pair={pair}&view=heads%3Across_attention")
+    assert not lab_has(f"pair={pair}-of-old&view=layer_output")
+    assert not lab_has(f"pair={pair}&view=heads%3Amlp")
+
+
+@cache
+def anchors(file):
+    """What a fragment of a link to this file can name."""
+    return set(re.findall(r'\s(?:id|name)="([^"]+)"', file.read_text(encoding="utf-8")))
+
+
+def leads_somewhere(link, site):
+    """Whether a link's file and its fragment there exist, or it leads to another host."""
+    url, fragment = urldefrag(link)
+    if not url.startswith(site):
+        return True
+    target = HTML / unquote(urlsplit(url).path).lstrip("/")
+    if url.endswith("/patch_lab.html") and "=" in fragment:
+        return lab_has(fragment)
+    if target.is_dir():
+        target /= "index.html"
+    if not fragment or target.suffix != ".html":
+        return target.is_file()
+    return target.is_file() and unquote(fragment) in anchors(target)
+
+
+def links(page):
+    return page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)")
+
+
+def check_links(page, site):
+    assert [link for link in links(page) if not leads_somewhere(link, site)] == []
+
+
+def test_no_internal_link_is_broken(page, site):
+    check_links(page, site)
+
+
+@pytest.mark.parametrize("page_path", ["genindex.html", "search.html"])
+def test_no_link_of_the_index_and_the_search_is_broken(open_page, site, page_path):
+    check_links(open_page(page_path), site)
 
 
 def test_the_address_itself_leads_to_the_first_page():
     assert f'url={CHAPTERS[0]}"' in (HTML / "index.html").read_text()
 
 
-@pytest.mark.parametrize("page_path", CHAPTERS)
-def test_chapter_has_colab_and_download_buttons(open_page, site, page_path):
-    page = open_page(page_path)
-    stem = Path(page_path).stem
-    links = page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)")
-    colab = [link for link in links if link.startswith("https://colab.research.google.com/github/")]
-    assert len(colab) == 1
-    assert colab[0].endswith(f"/book/{stem}.ipynb")
-    downloads = [link for link in links if link.startswith(site) and link.endswith(".ipynb")]
-    assert downloads, "no button downloads the notebook"
-    assert all((HTML / urlsplit(link).path.lstrip("/")).is_file() for link in downloads)
-
-
-def test_search_finds_a_word(open_page):
-    page = open_page(CHAPTERS[0])
-    page.locator("button.search-button-field:visible, button.search-button:visible").first.click()
-    page.locator("input[type=search]:visible").fill("patching")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#search-results ul.search li a")
-    found = page.locator("#search-results ul.search li a").evaluate_all(
-        "all => all.map(a => a.href)"
-    )
-    assert any("book/" in link for link in found)
-    assert page.complaints == []
-
-
-def test_a_reader_can_switch_to_dark(open_page):
-    page = open_page(CHAPTERS[0])
-    button = page.locator("button.theme-switch-button:visible").first
-    for _ in range(3):
-        if page.evaluate("document.documentElement.dataset.theme") == "dark":
-            break
-        button.click()
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert page.complaints == []
+def test_notebooks_and_no_other_pages_have_colab_and_download_buttons(page, site):
+    notebook = f"/{Path(page.path).with_suffix('.ipynb')}"
+    colab = "https://colab.research.google.com/github/"
+    buttons = [link for link in links(page) if link.startswith(colab)]
+    downloads = [link for link in links(page) if link.startswith(site) and "ipynb" in link]
+    if page.path not in NOTEBOOKS:
+        assert buttons == []
+        return
+    assert len(buttons) == 1 and buttons[0].endswith(notebook)
+    assert any(link.endswith(notebook) for link in downloads)

@@ -25,6 +25,16 @@ def edit(file, **values):
     file.write_text(json.dumps({k: v for k, v in found.items() if v is not None}))
 
 
+def test_a_fingerprint_is_of_the_model_and_not_of_who_loads_it(folder, monkeypatch):
+    model = load_model(folder, device="cpu", check=False)
+    before = of_model(model)
+    monkeypatch.setattr("transformers.configuration_utils.__version__", "0.0.0")
+    assert '"transformers_version": "0.0.0"' in model.model.config.to_json_string()
+    assert of_model(model) == before
+    model.model.config.text_config.initializer_range *= 2
+    assert of_model(model) != before
+
+
 def rewrite(folder, change):
     """Let `change` change the weights, as {name: tensor}."""
     file = folder / "model.safetensors"
@@ -255,6 +265,7 @@ def test_an_adapter_is_merged_and_the_result_proves_itself(folder, tmp_path, bes
         target_modules=r".*(text_encoder|language_model).*\.(query|q_proj)",
         init_lora_weights=False,
     )
+    torch.manual_seed(0)  # the adapter's values are drawn
     tuned = get_peft_model(base.model, settings)
     place = tmp_path / "adapter"
     tuned.save_pretrained(place)

@@ -16,7 +16,7 @@ from tools import build_book
 from tools.chapters import Chapter, executed_chapters, is_current, keep
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_SECONDS = 590
+MOST_SECONDS = 620
 CONFIG = """
 title: Two pages
 only_build_toc_files: true
@@ -133,11 +133,17 @@ def test_what_was_measured_can_become_the_table(cold):
     assert all(0 <= int(line.split(",")[1]) <= 40 for line in lines[1:])
 
 
-def test_a_warm_build_executes_nothing(book):
+def test_a_warm_build_executes_nothing_or_the_page_that_changed(book):
+    page = book / "_build" / "html" / "book" / "one.html"
     built = run(book)
     assert built.returncode == 0, built.stdout
     assert built.stdout.startswith("0 of 2 chapters to execute") and runs(book) == []
-    assert "goat" in (book / "_build" / "html" / "book" / "one.html").read_text()
+    assert "goat 1 thread" in page.read_text()
+    (book / "book" / "helper.py").write_text("WORD = 'sheep'\n")
+    built = run(book)
+    assert built.returncode == 0, built.stdout
+    assert built.stdout.startswith("1 of 2 chapters to execute") and runs(book) == ["one"]
+    assert "sheep 1 thread" in page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -156,15 +162,6 @@ def test_a_page_is_executed_again_if_something_that_it_used_changed(book, path, 
     (book / path).write_text(text)
     chapters = executed_chapters(book)
     assert [chapter.name for chapter in chapters if not is_current(chapter)] == expected
-
-
-def test_only_that_page_is_executed_and_made_again(book):
-    assert run(book).returncode == 0  # Sphinx now knows the copy.
-    (book / "book" / "helper.py").write_text("WORD = 'sheep'\n")
-    built = run(book)
-    assert built.returncode == 0, built.stdout
-    assert built.stdout.startswith("1 of 2 chapters to execute") and runs(book) == ["one"]
-    assert "sheep 1 thread" in (book / "_build" / "html" / "book" / "one.html").read_text()
 
 
 def test_a_file_that_changed_while_a_page_ran_does_not_count_as_what_it_read(book):

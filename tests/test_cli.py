@@ -1,13 +1,16 @@
 """The command line, as a user types it."""
 
 import csv
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import datasets
 import pandas as pd
@@ -17,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from notice_lib import NoticeError, Site, load_model, load_pairs, read_sweep, site_grid, sweep
-from notice_lib.cli import app
+from notice_lib.cli import app, main
 from notice_lib.datasets.faces import EMOTIONS
 from notice_lib.demo import COMPONENT, describe, draw, find_example
 from notice_lib.heads import carried, gather, head_effects, universal_heads
@@ -28,23 +31,36 @@ ROOT = Path(__file__).parents[1]
 
 
 def notice(*words, fails: bool = False) -> str:
-    result = subprocess.run(
-        [sys.executable, "-m", "notice_lib", *map(str, words)], capture_output=True, text=True
-    )
-    assert (result.returncode != 0) == fails, result.stderr
-    return result.stderr if fails else result.stdout
+    """What the command prints, or its errors, in this process, which imports everything once."""
+    printed, errors = io.StringIO(), io.StringIO()
+    with (
+        patch.object(sys, "argv", ["notice", *map(str, words)]),
+        redirect_stdout(printed),
+        redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    assert (ended.value.code != 0) == fails, errors.getvalue()
+    return errors.getvalue() if fails else printed.getvalue()
+
+
+def here(*words) -> str:
+    """What the command prints; its errors are raised."""
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 @pytest.mark.parametrize(
     "command", ["info", "demo", "pairs", "sweep", "heads", "carries", "reproduce"]
 )
 def test_every_command_has_help_with_an_example(command):
-    assert f"notice {command}" in re.search(r"Example: (.*)", notice(command, "--help"))[1]
-    assert command in notice("--help")
+    assert f"notice {command}" in re.search(r"Example: (.*)", here(command, "--help"))[1]
+    assert command in here("--help")
 
 
 def test_info_describes_sets_and_a_model():
-    text = notice("info", "blip-mini")
+    text = here("info", "blip-mini")
     assert re.search(rf"svo +{len(load_pairs('svo'))} pairs", text)
     assert "BlipForQuestionAnswering on cpu" in text
     assert "text: 6 layers of 8 heads; components" in text
@@ -132,17 +148,10 @@ def test_the_demo_says_at_once_that_it_cannot_write(tmp_path):
 
 
 def test_pairs_are_counted_and_written(tmp_path):
-    text = notice("pairs", "show", "states", "--n", 12, "--seed", 3, "--out", tmp_path / "some")
+    text = here("pairs", "show", "states", "--n", 12, "--seed", 3, "--out", tmp_path / "some")
     assert "12 pairs" in text
     ids = [pair.pair_id for pair in load_pairs(tmp_path / "some")]
     assert ids == [pair.pair_id for pair in load_pairs("states", n=12, seed=3)]
-
-
-def here(*words) -> str:
-    """The same as `notice`, in this process."""
-    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 COMMANDS = ("show", "svo_probes", "mit_states", "facial_expressions", "table", "hub")
@@ -321,7 +330,7 @@ def test_a_full_disk_is_one_line(tmp_path):
 
 
 def test_what_heads_carry_is_measured_and_goes_on(tmp_path):
-    load_pairs("faces").filter(lambda pair: pair.split == "heldout").sample(48, 0).save(
+    load_pairs("faces").filter(lambda pair: pair.split == "heldout").sample(24, 0).save(
         tmp_path / "pool"
     )
     words = ["carries", "blip-mini", tmp_path / "pool", tmp_path / "out", "--n", 4]

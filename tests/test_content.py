@@ -86,7 +86,8 @@ class Planted:
             before = self.written(base, options, options[0], own=True)
             there, _ = self.options(source, job.source.spans[start])
             after = self.written(source, options, there, own=source == base)
-            noise = np.random.default_rng([base, source, site.head]).normal(0, self.noise)
+            # One draw in forty makes the head of pure removal look as if it had a content.
+            noise = np.random.default_rng([1, base, source, site.head]).normal(0, self.noise)
             patched.append(scores(-5.0 + (after - before)[site.head] + noise))
         return Outcome(scores(-5.0), scores(5.0), torch.stack(patched))
 

@@ -1,4 +1,7 @@
-"""The generic adapter and its engine, on tiny random models of many families."""
+"""The generic adapter and its engine, on tiny random models of many families.
+
+That the engine is the reference is shown in test_families.py, of these families and all others.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -68,21 +71,6 @@ def some_patches(model, inputs, n=10, seed=0) -> tuple[Intervention, ...]:
     pool = [pool[i] for i in random.permutation(len(pool))]
     circuits = [Intervention(tuple(pool[-3:]), "a"), Intervention(tuple(pool[-9:-3]), "b")]
     return (*alone(pool[:n]), *alone([s for s in pool if s.positions == late]), *circuits)
-
-
-@pytest.mark.parametrize(
-    ("family", "attention"),
-    [(family, "eager") for family in FAMILIES] + [("qwen2_vl", "sdpa"), ("gemma3", "sdpa")],
-)
-@pytest.mark.parametrize("corruption", ["image", "text"])
-def test_the_engine_is_the_reference(family, attention, corruption, exact):
-    model = build(family, attention=attention)
-    clean, corrupt = runs(model, corruption)
-    answer = AnswerTokens((40, 41), 30, 31) if corruption == "text" else ANSWER
-    job = Job(corrupt, clean, some_patches(model, clean), answer)
-    (slow,), (fast,) = reference.patch(model, [job]), engine.patch(model, [job], max_tokens=200)
-    assert largest(slow, fast) <= 1e-10
-    assert (slow.patched - slow.base)[:, :2].abs().max() > 1e-3
 
 
 @EVERY
@@ -272,21 +260,25 @@ def test_pairs_go_through_a_sweep_and_an_ablation(family):
     assert len(found.patched) == 2 * len(sites)
 
 
+def embedded_image(model, picture):
+    """What the language model's first layer gets for a picture: (image tokens, hidden size)."""
+    inputs = model.inputs(picture, PROMPT)
+    tokens = [i for i, is_image in enumerate(inputs.image_tokens) if is_image]
+    return recorded.record(model, [inputs], []).layers[0].input[0][tokens]
+
+
 def test_regions_are_patches_of_a_square_block():
     """A change within one cell of the picture changes that cell's token most."""
     for family in ("paligemma", "idefics3", "gemma3", "internvl", "llava"):
-        model, (image, other) = build(family), pictures()
+        model, (image, *others) = build(family), pictures(6)
         cell = SIDE // model.grid
         for row, column in ((0, 1), (1, 0)):
-            changed, box = image.copy(), (column * cell, row * cell)
-            changed.paste(other.resize((cell, cell)), box)
-            embedded = []
-            for picture in (image, changed):
-                run = recorded.record(model, [model.inputs(picture, PROMPT)], [])
-                embedded.append(run.layers[0].input[0])
-            tokens = [i for i, is_image in enumerate(model.inputs(image, PROMPT).image_tokens)
-                      if is_image]  # fmt: skip
-            moved = (embedded[0] - embedded[1]).norm(dim=-1)[tokens]
+            moved = 0  # over several changes, since a tower at random may mix its patches
+            for other in others:
+                changed = image.copy()
+                changed.paste(other.resize((cell, cell)), (column * cell, row * cell))
+                change = embedded_image(model, image) - embedded_image(model, changed)
+                moved = moved + change.norm(dim=-1)
             assert int(moved.argmax()) == row * model.grid + column, family
 
 

@@ -1,74 +1,246 @@
-"""The patch lab's files are those of the shipped checkpoint, whole and small."""
+"""The patch lab's files are those of the shipped checkpoints and results, whole and small."""
 
-import json
-from functools import cache
-from pathlib import Path
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
+from lab_page import LAB, MODELS, PAGE, ROOT, manifest, model, pairs, read
 from PIL import Image
 
-from notice_lib import load_model, load_pairs
+from notice_lib import NoticeError
 from notice_lib.files import sha256
+from notice_lib.heads.attention import image_attention
 from notice_lib.models.answers import score
-from tools.lab.scenes import TASKS, preprocessing, shown
+from notice_lib.reproduction.experiments import read_tasks
+from tools.lab import boards, looks, scenes, stored, twins
+from tools.lab.scenes import WORKED, preprocessing, shown
 
-ROOT = Path(__file__).parents[1]
-LAB = ROOT / "book" / "assets" / "lab" / "blip-mini"
-MANIFEST = json.loads((LAB / "manifest.json").read_text(encoding="utf-8"))
-AGAIN = "python tools/export_lab.py data/checkpoints/blip-mini --out book/assets/lab/blip-mini"
-
-
-@cache
-def model():
-    return load_model(MANIFEST["checkpoint"])
+BLIP = "blip-mini"
+SOME = (WORKED, "svo-096-ab-correct")
 
 
-@cache
-def pairs():
-    return {pair.pair_id: pair for task in TASKS for pair in load_pairs(task)}
+def unseen(name):
+    files = sorted((LAB / name / "unseen").glob("*.json"))
+    return {path.stem: read(path) for path in files}
 
 
-def test_the_graphs_are_of_the_weights_that_the_book_uses():
-    weights = ROOT / "data" / "checkpoints" / MANIFEST["checkpoint"] / "model.safetensors"
-    assert MANIFEST["weights"] == sha256(weights), AGAIN
+def every_scene(name):
+    return [*manifest(name)["scenes"], *(one for group in unseen(name).values() for one in group)]
 
 
-@pytest.mark.parametrize("name", MANIFEST["files"])
+def again(name):
+    return f"python tools/export_lab.py {name}"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_graphs_are_of_the_weights_that_the_book_uses(name):
+    weights = ROOT / "data" / "checkpoints" / name / "model.safetensors"
+    assert manifest(name)["checkpoint"] == name
+    assert manifest(name)["weights"] == sha256(weights), again(name)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_every_file_is_the_one_that_the_manifest_names(name):
-    file = MANIFEST["files"][name]
-    path = (LAB / file["path"]).resolve()
-    assert (path.stat().st_size, sha256(path)) == (file["bytes"], file["sha256"]), AGAIN
-    assert file["bytes"] <= 10e6
+    for file in manifest(name)["files"].values():
+        path = (LAB / name / file["path"]).resolve()
+        assert (path.stat().st_size, sha256(path)) == (file["bytes"], file["sha256"]), again(name)
+        assert file["bytes"] <= 10e6
 
 
-def test_scenes_are_small_and_nothing_else_lies_there():
-    listed = {image for scene in MANIFEST["scenes"] for image in scene["images"].values()}
-    found = {path.relative_to(LAB).as_posix(): path.stat().st_size for path in LAB.glob("*/*")}
+@pytest.mark.parametrize("name", MODELS)
+def test_scenes_are_small_and_no_other_image_lies_there(name):
+    listed = {image for scene in every_scene(name) for image in scene["images"].values()}
+    folder = LAB / name / "scenes"
+    found = {f"scenes/{path.name}": path.stat().st_size for path in folder.iterdir()}
     assert set(found) == listed
     assert sum(found.values()) <= 3e6
 
 
-def test_shapes_and_preprocessing_are_the_models():
-    assert MANIFEST["pixels"] == preprocessing(model())
-    assert MANIFEST["components"] == list(model().components)
-    assert MANIFEST["shape"]["layers"] == model().n_layers
-    assert MANIFEST["shape"]["heads"] == model().n_heads
+def test_the_pair_that_the_pages_work_through_comes_first(monkeypatch):
+    assert all(manifest(name)["scenes"][0]["id"] == WORKED for name in MODELS)
+    assert f'"{WORKED}"' in (ROOT / "book" / "03_first_patch.md").read_text()
+    worked, groups = scenes.choose(model("blip-mini"), read_tasks())
+    assert worked.pair_id == WORKED
+    names = [scenes.group_of(group.scene) for group in groups]
+    slots = {(pair.task, pair.slot, pair.order) for pair in pairs().values()}
+    assert len(names) == len(set(names)) == len(slots)
+    monkeypatch.setattr(scenes, "answered_correctly", lambda model, pairs, correctly: [])
+    with pytest.raises(NoticeError, match=f"does not answer {WORKED}"):
+        scenes.choose(model("blip-mini"), read_tasks())
 
 
-@pytest.mark.parametrize("scene", MANIFEST["scenes"], ids=lambda scene: scene["id"])
-def test_a_scene_is_what_the_model_sees_and_says(scene):
-    pair = pairs()[scene["id"]]
-    tokens = model().answer_tokens(pair.prompt, *scene["options"])
+@pytest.mark.parametrize("name", MODELS)
+def test_shapes_and_preprocessing_are_the_models(name):
+    of, loaded = manifest(name), model(name)
+    assert of["pixels"] == preprocessing(loaded)
+    assert of["components"] == list(loaded.components)
+    assert of["shape"]["layers"] == loaded.n_layers
+    assert of["shape"]["heads"] == loaded.n_heads
+    assert of["effect_role"] == loaded.effect_role
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scenes_are_what_the_model_sees_and_says(name):
+    for scene in manifest(name)["scenes"]:
+        check_scene(name, scene)
+        assert scene["L"]["corrupt"] < 0 < scene["L"]["clean"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_unseen_pairs_are_what_the_model_sees_and_says(name):
+    """The first of each group; all of them are written by the same function."""
+    for group in unseen(name).values():
+        check_scene(name, group[0])
+
+
+def check_scene(name, scene):
+    pair, loaded = pairs()[scene["id"]], model(name)
+    tokens = loaded.answer_tokens(pair.prompt, *scene["options"])
     assert (tokens.prefix, [tokens.correct, tokens.incorrect]) == ((), scene["option_ids"])
     for run in ("clean", "corrupt"):
-        inputs = model().inputs(pair.image(run), pair.prompt)
-        with Image.open(LAB / scene["images"][run]) as image:
-            assert np.array_equal(np.asarray(image), shown(model(), inputs.pixel_values))
-        assert (inputs.input_ids[0].tolist(), list(inputs.tokens)) == (
-            scene["ids"],
-            scene["tokens"],
-        )
-        scores = score(model().logits(inputs), tokens)
+        inputs = loaded.inputs(pair.image(run), pair.prompt)
+        with Image.open(LAB / name / scene["images"][run]) as image:
+            assert np.array_equal(np.asarray(image), shown(loaded, inputs.pixel_values))
+        image_row = (manifest(name)["image"] or {"start": None, "tokens": 1})["start"]
+        repeats = [
+            manifest(name)["image"]["tokens"] if row == image_row else 1
+            for row in range(len(scene["ids"]))
+        ]
+        assert np.repeat(scene["ids"], repeats).tolist() == inputs.input_ids[0].tolist()
+        assert tuple(np.repeat(scene["tokens"], repeats)) == inputs.tokens
+        assert tuple(np.repeat(scene["roles"], repeats)) == loaded.roles(inputs, pair.spans)
+        scores = score(loaded.logits(inputs), tokens)
         assert scores[0] - scores[1] == pytest.approx(scene["L"][run], abs=1e-4)
-    assert scene["L"]["corrupt"] < 0 < scene["L"]["clean"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_challenge_is_scored_on_eight_pairs_of_the_layout_with_matched_donors(name):
+    for scene in manifest(name)["scenes"]:
+        group = {one["id"]: one for one in unseen(name)[scene["group"]]}
+        scored = [one for one in group.values() if one["donors"]]
+        own = {pairs()[one["id"]].scene_id for one in manifest(name)["scenes"]}
+        assert len(scored) == len({pairs()[one["id"]].scene_id for one in scored}) == 8
+        for one in scored:
+            assert one["roles"] == scene["roles"]
+            assert pairs()[one["id"]].scene_id not in own
+            assert len(one["donors"]) == 2
+            for donor in one["donors"]:
+                assert group[donor]["roles"] == scene["roles"]
+                words = {*pairs()[one["id"]].shown, *one["options"]}
+                assert not words & {*pairs()[donor].shown, *group[donor]["options"]}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_stored_means_are_those_of_the_results(name):
+    """Percent of L - L*: the mean divided by the total, which the results give as a fraction."""
+    results = ROOT / "data" / "results" / name
+    modules = pd.read_parquet(results / "modules.parquet").query("corruption == 'image'")
+    heads = pd.read_csv(results / "heads.csv").set_index(["component", "layer", "head"])
+    seen = 0
+    for path in (LAB / name / "stored").iterdir():
+        task, slot = path.stem.split("-")
+        here = modules[(modules["task"] == task) & modules["slot"].isin([slot, "all"])]
+        here = here.sort_values("slot", key=lambda slots: slots == "all")
+        wanted = here.drop_duplicates(["component", "role", "layer"]).set_index(
+            ["component", "role", "layer"]
+        )
+        for place, (mean, low, high, _, *deciles) in read(path).items():
+            component, role, layer, *head = place.split(".")
+            if head:
+                row = heads.loc[component, int(layer), int(head[0])]
+                fraction = row[f"{task}_image_fraction_recovered"]
+            else:
+                fraction = wanted.loc[component, role, int(layer)]["fraction_recovered"]
+            assert mean == pytest.approx(100 * fraction, abs=0.06)
+            assert low <= mean <= high
+            assert len(deciles) == (0 if head else len(stored.DECILES))
+            assert deciles == sorted(deciles)
+            seen += 1
+    assert seen > 500
+
+
+def test_the_search_prefers_two_heads_that_give_and_do_not_cost():
+    shares = pd.DataFrame({"denoise": [95, 80, 9, 82], "noise": [90, 5, 1, 4]}, list("abcd"))
+    assert twins.best_two(shares) == (75, ["d", "b"])
+    assert twins.best_two(shares.drop(index="d")) == (4, ["b", "c"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_page_shows_the_still_picture_with_its_numbers(name):
+    alt = re.search(rf"!\[([^]]*)\]\(assets/lab/{name}/still.png\)", PAGE.read_text("utf-8"))[1]
+    assert alt == manifest(name)["still"]["alt"]
+
+
+# ---- sections of one model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_that_the_lab_fetches_on_demand_is_small(name):
+    pictures, looks_of_all = (LAB / name).glob("*/*.png"), (LAB / name).glob("looks/*")
+    assert sum(path.stat().st_size for path in pictures) <= 3e6
+    assert sum(path.stat().st_size for path in looks_of_all) <= 1e6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_combination_of_a_board_has_its_picture_and_nothing_else_lies_there(name):
+    named = {
+        boards.file_name(number, numbers)
+        for number, board in enumerate(boards.BOARDS)
+        for numbers, _ in board.combinations()
+    }
+    assert {path.name for path in (LAB / name / "compose").iterdir()} == named
+    composed = read(f"{name}/compose.json")
+    assert composed["boards"] == [board.described() for board in boards.BOARDS]
+    assert composed["frame"] == boards.frame(model(name))
+    assert composed["spelling"] == boards.spelling(model(name))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("number", range(len(boards.BOARDS)))
+def test_a_boards_pictures_are_its_scenes_as_the_model_sees_them(name, number):
+    combinations = list(boards.BOARDS[number].combinations())
+    for i in np.random.default_rng(number).choice(len(combinations), 3, replace=False):
+        numbers, scene = combinations[i]
+        with Image.open(LAB / name / "compose" / boards.file_name(number, numbers)) as image:
+            assert np.array_equal(np.asarray(image), boards.pixels(model(name), scene))
+
+
+def test_every_scene_of_the_lab_has_its_looks():
+    names = [scene["id"] for scene in manifest(BLIP)["scenes"]]
+    assert list(read(f"{BLIP}/looks.json")["scenes"]) == names
+    files = {path.name for path in (LAB / BLIP / "looks").iterdir()}
+    assert files == {f"{name}-{kind}.raw" for name in names for kind in ("maps", "values")}
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_looks_are_the_attention_of_the_model(name):
+    pair, index = pairs()[name], read(f"{BLIP}/looks.json")
+    entry = index["scenes"][name]
+    inputs = model(BLIP).inputs(pair.image("clean"), pair.prompt)
+    token = model(BLIP).roles(inputs, pair.spans).index(index["role"])
+    attention = image_attention(model(BLIP), inputs, [token])
+    patches = attention.patches[:, :, 0]
+    shown = np.fromfile(LAB / BLIP / "looks" / f"{name}-maps.raw", np.uint8).reshape(patches.shape)
+    wanted = np.clip(patches * patches.shape[-1] / index["most"], 0, 1)
+    assert np.abs(shown / 255 - wanted).max() <= 0.5 / 255 + 1e-6
+    assert np.allclose(entry["picture"], 1 - attention.cls[:, :, 0], atol=1e-4)
+    thing = {"states": ("object",), "svo": ("subject", "object"), "faces": ("subject",)}[pair.task]
+    masks = pair.patch_masks("clean", model(BLIP).grid, model(BLIP).image_size)
+    on = np.flatnonzero(np.any([masks[part] for part in thing], axis=0))
+    assert entry["on"] == on.tolist()
+    own = patches[..., on].sum(-1) / patches.sum(-1)
+    assert np.allclose(entry["on_own"], own, atol=1e-4)
+    # A head that looks at this scene's thing looks less at the places of others.
+    best = np.unravel_index(own.argmax(), own.shape)
+    assert np.array(entry["on_others"])[best] < own[best]
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_donors_are_matched(name):
+    pair = pairs()[name]
+    donors = [pairs()[donor] for donor in read(f"{BLIP}/looks.json")["scenes"][name]["donors"]]
+    assert len({donor.scene_id for donor in [pair, *donors]}) == 1 + looks.DONORS
+    for donor in donors:
+        assert (donor.slot, donor.order) == (pair.slot, pair.order)
+        assert not {donor.correct, donor.incorrect} & {pair.correct, pair.incorrect}

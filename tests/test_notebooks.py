@@ -4,19 +4,31 @@ import ast
 import re
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
 import pytest
 import yaml
 from nbmake.pytest_plugin import _should_collect
 
+from notice_lib import data_dir
 from tools.prepare_notebooks import FOLDER
-from tools.sync_notebooks import LINKING, chapters, sync
+from tools.sync_notebooks import LINKING, chapters, sources, sync
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = chapters(ROOT)
+NOTEBOOKS = sources(ROOT)
 PARAMETERS = {"model", "data", "n_pairs", "device", "seed"}
+PATH, APPENDICES = (
+    [Path(chapter["file"]).name for chapter in part["chapters"]]
+    for part in yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"][:2]
+)
+PATH.insert(0, "00_welcome")
+MOST_WORDS = 2500  # of prose on a page of the path
+MOST_CELLS = 20  # of the worksheet, text and code
+MOST_LINES = 25  # of a cell of code that is not folded
 ROLES = {"cite", "cite:p", "cite:t", "term", "doc", "ref"}
 
 
@@ -29,20 +41,25 @@ def cells(path, kind, tag=None):
 @pytest.fixture
 def copy(tmp_path):
     """A copy of everything that `./run pairs` reads and writes."""
-    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "course").mkdir(parents=True)
     for name in ("_config.yml", "pyproject.toml", "jupytext.toml", *LINKING):
         shutil.copy(ROOT / name, tmp_path / name)
-    for path in CHAPTERS:
-        shutil.copy(path, tmp_path / "book")
+    for path in NOTEBOOKS:
+        folder = tmp_path / path.parent.relative_to(ROOT)
+        shutil.copy(path, folder)
         if path.with_suffix(".ipynb").exists():
-            shutil.copy(path.with_suffix(".ipynb"), tmp_path / "book")
+            shutil.copy(path.with_suffix(".ipynb"), folder)
     return tmp_path
 
 
 def contents(root):
     names = [
         *LINKING,
-        *(f"book/{path.stem}{end}" for path in CHAPTERS for end in (".md", ".ipynb")),
+        *(
+            path.relative_to(ROOT).with_suffix(end).as_posix()
+            for path in NOTEBOOKS
+            for end in (".md", ".ipynb")
+        ),
     ]
     return {name: (root / name).read_text() for name in names if (root / name).exists()}
 
@@ -84,17 +101,17 @@ def test_the_version_comes_from_the_project_alone(copy):
 
 
 def test_every_notebook_has_its_chapter():
-    notebooks = {path.stem for path in (ROOT / "book").glob("*.ipynb")}
-    assert notebooks == {path.stem for path in CHAPTERS}
+    notebooks = {path.stem for path in (ROOT / "book").rglob("*.ipynb")}
+    assert notebooks == {path.stem for path in NOTEBOOKS}
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_has_no_outputs(path):
     for cell in cells(path.with_suffix(".ipynb"), "code"):
         assert cell.outputs == [] and cell.execution_count is None
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_parameters_can_be_overridden(path):
     """papermill takes an unknown name silently, so the names are checked here."""
     (cell,) = cells(path, "code", "parameters")
@@ -103,7 +120,7 @@ def test_parameters_can_be_overridden(path):
     assert {statement.targets[0].id for statement in statements} == PARAMETERS
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_colab_cell_does_nothing_elsewhere(path):
     (cell,) = cells(path, "code", "colab-setup")
     (line,) = cell.source.splitlines()
@@ -117,7 +134,7 @@ def test_colab_cell_does_nothing_elsewhere(path):
     assert "torch" not in line
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_code_lines_fit_the_page(path):
     """But for the Colab cell, which is one line, and folded."""
     for cell in cells(path, "code"):
@@ -127,7 +144,7 @@ def test_code_lines_fit_the_page(path):
             assert len(line) <= 79, line
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_prose_reads_well_in_a_notebook(path):
     """Colab shows MyST directives as raw text, so chapters have none, and few roles."""
     for cell in cells(path, "markdown"):
@@ -136,11 +153,63 @@ def test_prose_reads_well_in_a_notebook(path):
 
 
 def test_all_chapters_are_in_the_table_of_contents():
-    toc = (ROOT / "_toc.yml").read_text()
-    for path in CHAPTERS:
-        assert f"book/{path.stem}" in toc, path.stem
+    """In the order of their numbers: the path, then the appendices."""
+    assert [*PATH, *APPENDICES] == [path.stem for path in CHAPTERS]
+
+
+def words(path):
+    """The prose of a page, without code, figures in Markdown and the folded hints."""
+    prose = "\n".join(cell.source for cell in cells(path, "markdown"))
+    prose = re.sub(r"^```.*?^```", "", prose, flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"<details>.*?</details>", "", prose, flags=re.DOTALL)
+    prose = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", prose)
+    return len(re.findall(r"\w[\w'\u2019-]*", prose))
+
+
+@pytest.mark.parametrize("name", PATH)
+def test_a_page_of_the_path_is_short(name):
+    assert words(ROOT / "book" / f"{name}.md") <= MOST_WORDS
+
+
+@pytest.mark.parametrize("name", [*PATH, "course/worksheet"])
+def test_visible_code_of_the_path_is_short(name):
+    """What draws and counts is folded, or in the library; what is visible teaches."""
+    for cell in cells(ROOT / "book" / f"{name}.md", "code"):
+        if not {"hide-input", "hide-cell", "remove-input"} & set(cell.metadata.get("tags", [])):
+            assert len(cell.source.splitlines()) <= MOST_LINES, cell.source
+
+
+def test_the_worksheet_is_short():
+    """Nobody scrolls through more in half an hour."""
+    assert len(jupytext.read(ROOT / "book" / "course" / "worksheet.md").cells) <= MOST_CELLS
+
+
+def test_the_welcome_leads_to_every_chapter_and_says_how_long_it_takes():
+    text = (ROOT / "book" / "00_welcome.md").read_text()
+    ways = text[text.index("## Four ways") :]
+    found = re.findall(r"\{doc\}`(\d\d_\w+)` \((\d+) minutes\)", ways)
+    assert {name for name, _ in found} == {*PATH[1:], *APPENDICES}
+    for name, minutes in found:
+        page = (ROOT / "book" / f"{name}.md").read_text()
+        assert re.search(rf"\*\*Minutes and hardware\.\*\* {minutes} minutes", page), name
 
 
 def test_nbmake_takes_the_prepared_notebooks():
     """It passes over some folders without a word, and then nothing is tested."""
     assert _should_collect(FOLDER / "00_welcome.ipynb", nbmake_enabled=True)
+
+
+@pytest.mark.parametrize("name", ["blip-mini", "llava-mini"])
+def test_only_the_books_own_models_have_a_control_without_patch_labels(name, tmp_path, monkeypatch):
+    """A model's name may be the path of its folder, and this folder is no control of itself."""
+    page = cells(ROOT / "book" / "06_what_heads_do.md", "code")
+    (source,) = [cell.source for cell in page if "def unlabelled" in cell.source]
+    (tmp_path / "cell_of_06.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    cell = import_module("cell_of_06")
+    vars(cell).update(data_dir=data_dir, load_model=lambda path, device: path, device="cpu")
+    controls = data_dir() / "checkpoints" / "seeds" / "unlabelled"
+    assert cell.unlabelled(SimpleNamespace(name=name)) == controls / name
+    for other in ("seeds/1", "."):
+        path = (data_dir() / "checkpoints" / other / name).resolve()
+        assert path.is_dir() and cell.unlabelled(SimpleNamespace(name=str(path))) is None

@@ -1,79 +1,53 @@
-"""Planted outliers: what the weights are made to do, exactly, and how it is measured."""
+"""Planted outliers: what the weights are made to do, exactly."""
 
 import copy
 from types import SimpleNamespace
 
 import numpy as np
+import planted_outliers
 import pytest
 import torch
+from planted_outliers import AXIS
 
-from notice_lib import heads
-from notice_lib.heads.chosen import ChosenHeads
-from notice_lib.models.blip import Blip
 from notice_lib.pairs.masks import patch_mask
 from tools import scenes as renderer, train_twin
-from tools.sheet import fresh_sets, one_each
 from tools.training import (
     batches,
-    loops,
+    forward,
     models,
     outlier_heads,
-    outlier_lab,
     outliers,
     pool,
     questions,
 )
 from tools.training.recipes import TWO_CHOICE
 
-AXIS = 5
 SIDE = models.BLIP_GRID.side
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return pool.load_pool(24, 23, models.BLIP_GRID, tmp_path_factory.mktemp("pool"))
+def data():
+    return planted_outliers.data()
 
 
 @pytest.fixture(scope="module")
-def pixels(data):
-    return loops.to_tensor(torch.from_numpy(np.asarray(data.pixels)))
+def pixels():
+    return planted_outliers.pixels()
 
 
 @pytest.fixture(scope="module")
 def processor():
-    return models.build_blip_processor(pool.words())
+    return planted_outliers.processor()
 
 
 @pytest.fixture(scope="module")
-def free(processor):
-    """A random model with a free axis, whose answers depend on what it reads."""
-    torch.manual_seed(0)
-    model = models.build_blip(processor.tokenizer).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1 and "embedding" not in name:
-                parameter.mul_(5)
-    outliers.free_axis(model.vision_model, AXIS)
-    return model
+def free():
+    return planted_outliers.free()
 
 
 @pytest.fixture(scope="module")
-def twin(free, pixels):
-    """The model with planted outliers, its rule, and where they are: bool (n, 1 + patches)."""
-    model = copy.deepcopy(free)
-    states, given = outliers.read_last_layer(model.vision_model, pixels)
-    weights = torch.zeros(models.HIDDEN, outliers.UNITS)
-    weights[:, 0] = torch.randn(models.HIDDEN, generator=torch.Generator().manual_seed(30))
-    ordered = (states.float() @ weights[:, 0]).flatten().sort().values
-    # A threshold in the widest gap that leaves about four patches a picture above it.
-    high = ordered[-5 * len(pixels) : -3 * len(pixels)]
-    gap = int(high.diff().argmax())
-    middle, width = (high[gap] + high[gap + 1]) / 2, high[gap + 1] - high[gap]
-    bias = torch.full((outliers.UNITS,), -1e3)
-    bias[0] = -middle / width
-    rule = outliers.Rule(weights / width, bias)
-    outliers.plant(model.vision_model, AXIS, rule, states, given)
-    return SimpleNamespace(model=model, rule=rule, fires=rule.score(states.float()) > 0)
+def twin():
+    return planted_outliers.twin()
 
 
 @torch.no_grad()
@@ -252,13 +226,36 @@ def test_what_heads_do_is_read_as_hugging_face_computes_it(free, asked):
     assert expected.std() > 1e-2
 
 
+def test_the_contrary_direction_is_that_in_which_answers_lose_most(free, asked):
+    """Against slopes by finite differences, along each axis of the head's output."""
+    batch, shown, _ = asked
+    images = free.vision_model(shown).last_hidden_state.detach()
+    answers = batch["answers"][:, :1]
+    there = (batch["questions"] == answers)[..., None]
+    assert there.any(1).all(), "the question names its answer"
+    dense = free.text_encoder.encoder.layer[3].crossattention.output.dense
+
+    @torch.no_grad()
+    def gap(axis, size):
+        added = torch.zeros(models.HIDDEN)
+        added[2 * 16 + axis] = size
+        with dense.register_forward_pre_hook(lambda module, args: (args[0] + there * added,)):
+            scores = forward.blip_logits(free, images, batch)[:, 0]
+        others = scores.scatter(1, answers, -torch.inf).logsumexp(1)
+        return (scores.gather(1, answers)[:, 0] - others).mean()
+
+    slopes = torch.stack([gap(axis, 0.01) - gap(axis, -0.01) for axis in range(16)])
+    found = outlier_heads.contrary(free, shown, batch, 3, 2)
+    torch.testing.assert_close(found, -slopes / slopes.norm(), rtol=0, atol=0.03)
+
+
 @torch.no_grad()
 def test_known_heads_meet_outliers_as_they_were_made_to(free, twin, pixels, asked):
     batch, shown, things = asked
     reading = outlier_heads.read(free, shown, batch, things)
     known = outlier_heads.choose(reading)
     assert reading.things[known.detecting] == reading.things.max()
-    idle = [*known.sinks, known.avoider, known.indifferent]
+    idle = [*known.followers, known.avoider, known.indifferent]
     rest = reading.things.flatten().sort().values[24]
     assert len(set(idle)) == 24 and max(reading.things[at] for at in idle) < rest
 
@@ -277,7 +274,8 @@ def test_known_heads_meet_outliers_as_they_were_made_to(free, twin, pixels, aske
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
     steered = copy.deepcopy(model)
-    outlier_heads.steer(steered, AXIS, planted[0, AXIS], known, reading)
+    spoiling = torch.eye(16)[2]
+    outlier_heads.steer(steered, AXIS, planted[0, AXIS], known, reading, spoiling)
     for layer, (own, before) in enumerate(
         zip(outlier_heads.cross_attentions(steered), modules, strict=True)
     ):
@@ -288,99 +286,14 @@ def test_known_heads_meet_outliers_as_they_were_made_to(free, twin, pixels, aske
         for head in range(8):
             scores = reading.queries[layer, :, head] @ keys[head] / 4
             shift = {known.avoider: outlier_heads.AVOID} | dict.fromkeys(
-                known.sinks, outlier_heads.SINK
+                known.followers, outlier_heads.FOLLOW
             )
             direction, _ = outlier_heads.constant_query(reading.queries[layer, :, head])
             expected = shift.get((layer, head), 0) * (reading.queries[layer, :, head] @ direction)
             torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-3)
             spoiled = (layer, head) == known.avoider
             size = outlier_heads.SPOILING * reading.values[layer, head] * spoiled
-            torch.testing.assert_close(values[head].norm(), size, rtol=1e-3, atol=1e-3)
-
-
-def test_avoidance_is_of_single_patches():
-    attention = np.array([[[0.1, 0.1, 0.2, 0.6], [0.0, 0.0, 0.5, 0.5],
-                           [0.3, 0.3, 0.0, 0.4], [0.2, 0.2, 0.2, 0.4]]])  # fmt: skip
-    two, one = np.array([[True, True, False, False]]), np.array([[False, False, True, False]])
-    found = outlier_lab.avoidance(attention, two, one)
-    np.testing.assert_allclose(found, [[1 / 3, 1, -1, 0]], atol=1e-12)
-
-
-@pytest.fixture(scope="module")
-def adapter(twin, processor):
-    return Blip(copy.deepcopy(twin.model).double(), processor, "twin")
-
-
-@pytest.fixture(scope="module")
-def found(adapter, tmp_path_factory):
-    sets = fresh_sets(tmp_path_factory.mktemp("pairs"), 1, 1 / 60)
-    return outlier_lab.find(adapter, [pair for pairs in sets.values() for pair in one_each(pairs)])
-
-
-def test_patches_are_told_apart(adapter, found):
-    assert found.high.any() and (found.outliers | found.things & found.high == found.high).all()
-    assert not (found.background & (found.high | found.things)).any()
-    assert (found.background | found.high | found.things).all()
-    told = outlier_lab.describe(adapter, found, AXIS)
-    each = found.high.sum(1)
-    assert told["patches a picture by norm"] == pytest.approx(each.mean())
-    assert told["pictures with none"] == pytest.approx((each == 0).mean())
-    assert told["outside all masks"] == pytest.approx(found.outliers.sum() / found.high.sum())
-    assert told["cosine with the axis"] > 0.99
-    # The chance, counted: of an outlier's place in one picture to be one in any of the pictures.
-    pictures = range(len(found.high))
-    both = np.mean([(found.high[a] & found.high[b]).sum() for a in pictures for b in pictures])
-    assert told["chance that another picture has it too"] == pytest.approx(both / each.mean())
-
-
-@torch.no_grad()
-def test_a_forced_look_is_the_areas_mean_value(adapter, found):
-    chosen = ChosenHeads.of(adapter, [(1, 2), (4, 7)], None)
-    pair, area = found.maps.pairs[0], np.array([3, 200])
-    costs, clean = outlier_lab.forced_looks(chosen, [pair], *(
-        np.isin(np.arange(SIDE**2), places)[None] for places in (area, [17, 90])
-    ))  # fmt: skip
-    inputs = adapter.inputs(pair.image("clean"), pair.prompt)
-    tokens = list(chosen.tokens(adapter.roles(inputs, pair.spans)))
-    answer = adapter.answer_tokens(pair.prompt, pair.correct, pair.incorrect)
-    seen = adapter.model.vision_model(inputs.pixel_values).last_hidden_state
-
-    def gap():
-        logits = adapter.logits(inputs)
-        return float(logits[answer.correct] - logits[answer.incorrect])
-
-    def looking_at(layer, head, places):
-        cross = adapter.model.text_encoder.encoder.layer[layer].crossattention
-        columns = slice(16 * head, 16 * head + 16)
-        value = cross.self.value(seen)[0, 1 + np.asarray(places), columns].mean(0)
-
-        def look(module, args):
-            given = args[0].clone()
-            given[:, tokens, columns] = value
-            return (given,)
-
-        with cross.output.dense.register_forward_pre_hook(look):
-            return gap()
-
-    assert clean[0] == pytest.approx(gap(), abs=1e-9)
-    for column, (layer, head) in enumerate(chosen.heads):
-        expected = looking_at(layer, head, [17, 90]) - looking_at(layer, head, area)
-        assert abs(expected) > 1e-6
-        assert costs[0, column] == pytest.approx(expected, abs=1e-9)
-
-
-def test_without_the_direction_nobody_keeps_away(adapter, found):
-    table = outlier_lab.judge(adapter, adapter, found, [(0, 0), (3, 1)])
-    assert (table["by_direction"] == 0).all() and not (table["keeps_away"] == "yes").any()
-
-
-def test_a_share_is_of_the_pictures_that_have_outliers(found):
-    here = found.outliers.copy()
-    here[1:] = False
-    here[0] = [True] * 3 + [False] * (SIDE**2 - 3)
-    shares = heads.shares(found.maps.patches[0].astype(float))
-    expected = shares[..., :3].sum(-1)
-    np.testing.assert_allclose(outlier_lab.share_on(found.maps, here), expected, rtol=1e-6)
+            torch.testing.assert_close(values[head], size * spoiling, rtol=1e-3, atol=1e-3)
 
 
 def test_arms_are_fitted_once_and_differ_in_their_start_alone(

@@ -1,7 +1,9 @@
-"""What the book adds to Sphinx: names of folds, formulas, trimmed styles, pictures as files."""
+"""What the book adds to Sphinx: names of folds, formulas, tables, old addresses, light pages."""
 
 import base64
 import hashlib
+import io
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -9,9 +11,13 @@ import pytest
 from docutils import nodes
 from docutils.utils import new_document
 from myst_nb.sphinx_ import HideCodeCellNode
+from PIL import Image
+from sphinx import addnodes
+from sphinx_external_toc.parsing import parse_toc_yaml
 
-from tools.pages import folds, formulas, place, weight
+from tools.pages import folds, formulas, moved, place, tables, weight
 
+ROOT = Path(__file__).parents[1]
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 GENERAL = "Show code cell source"
 
@@ -36,8 +42,7 @@ def folded(*parts: nodes.Node) -> list[tuple[str, str]]:
 
 def test_folds_are_named_by_what_they_hold():
     assert folded(cell("x = 1", output=True)) == [("How this was computed", "x = 1")]
-    assert folded(cell("\ndef check_x(x):\n    pass"))[0][0] == "The check"
-    assert folded(cell("def check_x(x): ...", mode="all"))[0][0] == "Solution and why"
+    assert folded(cell("x = 1", mode="all"))[0][0] == "Solution and why"
     assert folded(cell("x = 1", prompt="Hint"))[0][0] == "Hint"
 
 
@@ -51,7 +56,7 @@ def test_neighbours_that_hold_the_same_are_one_fold_in_their_order():
     [
         [cell("a = 1", output=True), cell("b = 2")],
         [cell("a = 1"), nodes.paragraph("text", "text"), cell("b = 2")],
-        [cell("a = 1"), cell("def check_a(a): ...")],
+        [cell("a = 1"), cell("b = 2", mode="all")],
         [nodes.section("", cell("a = 1")), nodes.section("", cell("b = 2"))],
     ],
     ids=["an output between", "a text between", "another kind", "another section"],
@@ -85,16 +90,171 @@ def test_a_formula_that_mathml_lacks_is_a_warning_with_its_text(caplog):
     assert r"no MathML for \nothing < 1: " in caplog.text
 
 
+def tidy(body: str) -> str:
+    """The body of a page after its tables are tidied."""
+    context = {"body": body}
+    tables.tidy(None, "page", "page.html", context, None)
+    return context["body"]
+
+
+def row(*cells: str) -> str:
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def test_the_names_of_an_index_stand_in_the_only_header_row():
+    heads = row("<th></th>", "<th>role</th>", "<th>a</th>") + row(
+        "<th>model</th>", "<th></th>", "<th></th>"
+    )
+    body = row('<th rowspan="2">x</th>', "<th>r</th>", "<td>-1</td>") + row(
+        "<th>s</th>", "<td>2</td>"
+    )
+    heads = heads.replace("<tr>", '<tr style="text-align: right;">')
+    found = tidy(f'<table border="1"><thead>{heads}</thead><tbody>{body}</tbody></table>')
+    assert found == (
+        '<table class="dataframe"><thead>'
+        + row(
+            '<th scope="col">model</th>',
+            '<th scope="col">role</th>',
+            '<th class="number" scope="col">a</th>',
+        )
+        + "</thead><tbody>"
+        + row(
+            '<th rowspan="2" scope="row">x</th>',
+            '<th scope="row">r</th>',
+            '<td class="number">\u22121</td>',
+        )
+        + row('<th scope="row">s</th>', '<td class="number">2</td>')
+        + "</tbody></table>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("-0.0", '<td class="number">0.0</td>'),
+        ("-0.50%", '<td class="number">\u22120.50 %</td>'),
+        ("+0.0 %", '<td class="number">0.0 %</td>'),
+        ("1,649", '<td class="number">1,649</td>'),
+        ("1e-05", '<td class="number">1e\u221205</td>'),
+        ("12 to 43 %", "<td>12 to 43 %</td>"),
+        ("-2 % to -1 %", "<td>\u22122 % to \u22121 %</td>"),
+        ("states-013", "<td>states-013</td>"),
+        ("L1.H4", "<td>L1.H4</td>"),
+        ("-", "<td>-</td>"),
+        ("", "<td></td>"),
+    ],
+)
+def test_numbers_have_one_form_and_stand_at_the_right(cell, expected):
+    body = f"<tbody><tr><td>{cell}</td></tr></tbody>"
+    found = tidy(f"<table><thead><tr><th></th></tr></thead>{body}</table>")
+    assert expected in found and "<th>" not in found
+
+
+def test_a_column_with_words_is_no_column_of_numbers():
+    def marked(*cells):
+        body = "".join(row(f"<td>{cell}</td>") for cell in cells)
+        head = row("<th>K</th>")
+        return 'class="number"' in tidy(
+            f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+        )
+
+    assert marked("1.5", "\u2013")
+    assert not marked("1.5", "undefined", "\u2013")
+
+
+def test_two_full_rows_of_headers_and_spans_stay():
+    two = row("<th>a</th>", "<th>b</th>") + row("<th>c</th>", "<th>d</th>")
+    assert tidy(f"<table><thead>{two}</thead></table>").count("<tr>") == 2
+    wide = row('<th colspan="2">a</th>') + row("<td>1</td>", "<td>2</td>")
+    assert "number" not in tidy(f'<table class="own"><tbody>{wide}</tbody></table>')
+    assert 'class="own"' in tidy(f'<table class="own"><tbody>{wide}</tbody></table>')
+
+
+def test_a_caption_has_an_address_and_names_the_table_above_it():
+    caption = "<p><strong>Table 4.{}.</strong> <em>Found.</em></p>"
+    two = f"<table></table>{caption.format(1)}<table></table><p>Text.</p>{caption.format(2)}"
+    found = tidy(f"<p><strong>Figure 4.1.</strong> F</p><table></table>{two}<table></table>")
+    assert [part[:45] for part in found.split("<table")[1:]] == [
+        ' class="dataframe"></table>',
+        ' aria-labelledby="table-4.1" class="dataframe',
+        ' aria-labelledby="table-4.2" class="dataframe',
+        ' class="dataframe"></table>',
+    ]
+    assert '<p class="numbered" id="figure-4.1"><strong>Figure 4.1.' in found
+    assert '<p class="numbered" id="table-4.2"><strong>Table 4.2.' in found
+
+
+def contents(caption: str, numbered: int, *pages: str) -> addnodes.toctree:
+    """A table of contents on the first page, as a part of _toc.yml becomes one."""
+    entries = [(None, page) for page in pages]
+    return addnodes.toctree(caption=caption, numbered=numbered, entries=entries)
+
+
 def test_the_place_is_a_chapters_number_and_title():
+    root = new_document("first")
+    root += contents("The path", 1, "one", "two")
+    root += contents("Appendices", 1, "three")
+    root += contents("Reference", 0, "more")
     titles = {"one": nodes.title("", "First"), "more": nodes.title("", "More")}
-    numbers = {"one": {"": (1,)}, "two": {"": (2,)}, "more": {}}
-    app = SimpleNamespace(env=SimpleNamespace(titles=titles, toc_secnumbers=numbers))
+    titles["three"] = nodes.title("", "Third")
+    numbers = {"one": {"": (1,)}, "two": {"": (2,)}, "three": {"": (3,), "#a": (3, 1)}, "more": {}}
+    app = SimpleNamespace(
+        env=SimpleNamespace(titles=titles, toc_secnumbers=numbers, get_doctree=lambda _: root),
+        config=SimpleNamespace(root_doc="first"),
+    )
     found = {}
-    for page in ("one", "more", "genindex"):
+    for page in ("one", "three", "more", "genindex"):
         found[page] = {}
         place.add_place(app, page, "page.html", found[page], None)
-    assert found["one"] == {"plain_title": "First", "chapter": 1, "last_chapter": 2}
+    assert found["one"] == {"plain_title": "First", "place": "Chapter 1 of 2"}
+    assert found["three"] == {"plain_title": "Third", "place": "Appendix 3"}
     assert found["more"] == {"plain_title": "More"} and found["genindex"] == {}
+
+
+def test_an_old_address_leads_to_the_page_that_has_its_content():
+    pages = {name.removeprefix("book/") for name in parse_toc_yaml(ROOT / "_toc.yml")}
+    leads = moved.read_moved(ROOT)
+    assert leads["02_sip"] == "02_pairs"
+    assert set(leads.values()) <= pages, "an old address leads to no page"
+    assert not set(leads) & pages, "a page has an old address"
+
+
+def built(folder, titles, table, monkeypatch):
+    """What `moved` writes for a book with these pages, and its warnings."""
+    (folder / "book").mkdir()
+    (folder / moved.TABLE).write_text(table)
+    app = SimpleNamespace(
+        srcdir=folder,
+        outdir=folder,
+        builder=SimpleNamespace(format="html"),
+        env=SimpleNamespace(titles={f"book/{t}": nodes.title("", t.upper()) for t in titles}),
+        config=SimpleNamespace(html_baseurl=""),
+    )
+    warnings = []
+    monkeypatch.setattr(moved.logger, "warning", warnings.append)
+    moved.write_moved(app, None)
+    return {path.stem: path.read_text() for path in folder.rglob("*.html")}, warnings
+
+
+def test_pages_that_have_moved_are_small_and_say_where(tmp_path, monkeypatch):
+    pages, warnings = built(tmp_path, ["new", "a<b"], "old,new\nold,new\nolder,a<b\n", monkeypatch)
+    assert warnings == [] and set(pages) == {"old", "older"}
+    assert '<link rel="canonical" href="new.html">' in pages["old"]
+    assert '<meta http-equiv="refresh" content="0; url=new.html">' in pages["old"]
+    assert '<a href="new.html">NEW</a>' in pages["old"]
+    assert '<a href="a&lt;b.html">A&lt;B</a>' in pages["older"]
+    full = moved.page("New", "new", "https://example.org/x/")
+    assert 'href="https://example.org/x/book/new.html"' in full and 'url=new.html"' in full
+
+
+@pytest.mark.parametrize("table", ["old,new\nold,gone\n", "old,new\nnew,other\n"])
+def test_an_old_address_that_leads_nowhere_or_is_a_page_is_a_warning(table, tmp_path, monkeypatch):
+    pages, warnings = built(tmp_path, ["new", "other"], table, monkeypatch)
+    assert pages == {} and len(warnings) == 1
+
+
+def test_a_book_needs_no_old_addresses(tmp_path):
+    assert moved.read_moved(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -141,14 +301,17 @@ def test_used_are_the_classes_of_pages_and_the_words_of_their_scripts(tmp_path):
 
 
 def test_pictures_become_files_and_idle_spans_and_states_of_widgets_go(tmp_path):
-    picture = base64.b64encode(b"picture").decode()
-    name = hashlib.sha256(b"picture").hexdigest()[:20] + ".png"
+    pixels = Image.effect_noise((20, 20), 90).convert("RGB")
+    pixels.save(png := io.BytesIO(), "PNG")
+    picture = base64.b64encode(png.getvalue()).decode()
+    name = hashlib.sha256(weight.as_webp(png.getvalue())).hexdigest()[:20] + ".webp"
     state = SimpleNamespace(attributes={"type": weight.STATE})
     other = SimpleNamespace(attributes={})
     context = {
         "body": f'<img alt="a" src="data:image/png;base64,{picture}">'
         '<span class="n"><span class="pre">pairs</span></span>'
-        '<code><span class="pre">pairs</span></code>',
+        '<code><span class="pre">pairs</span></code>'
+        '<a title="Link to this definition">#</a><a title="Link to this heading">#</a>',
         "pathto": lambda path, _: f"../{path}",
         "script_files": [state, other, "plain.js"],
     }
@@ -156,6 +319,9 @@ def test_pictures_become_files_and_idle_spans_and_states_of_widgets_go(tmp_path)
     assert context["body"] == (
         f'<img alt="a" src="../_images/{name}"><span class="n">pairs</span>'
         '<code><span class="pre">pairs</span></code>'
+        '<a title="Link">#</a><a title="Link to this heading">#</a>'
     )
-    assert (tmp_path / "_images" / name).read_bytes() == b"picture"
+    with Image.open(tmp_path / "_images" / name) as written:
+        assert written.convert("RGB").tobytes() == pixels.tobytes()
+    assert (tmp_path / "_images" / name).stat().st_size < len(png.getvalue())
     assert context["script_files"] == [other, "plain.js"]

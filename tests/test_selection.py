@@ -218,6 +218,15 @@ def test_effects_are_averaged_over_the_pairs_of_a_scene():
         scene_effects(pd.concat([table, table.assign(role="or")]))
 
 
+def test_an_effect_and_its_total_weigh_the_scenes_alike():
+    """A scene of four pairs counts as much as one of a single pair, whose total effect is 30."""
+    table = condition(np.ones((3, 4, 8)))
+    table = table[(table["scene_id"] != "svo-2") | (table["pair_id"] == "svo-2-0")]
+    table.loc[table["scene_id"] == "svo-2", "source_logit_correct"] = 25.0
+    found = head_effects(table)
+    assert found["fraction_recovered"].to_numpy() == pytest.approx(1 / ((10 + 10 + 30) / 3))
+
+
 def test_halves_are_of_whole_scenes_and_the_same_under_every_corruption():
     table = conditions(dict.fromkeys(SIX, np.ones(4)), scenes=20)
     first, second = halves(table, seed=1)

@@ -1,11 +1,15 @@
 """Training of the small models: padded batches, questions without held-out words, and resuming."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from tools import scenes as renderer
-from tools.training import batches, forward, loops, models, pool, questions
+from tools import scenes as renderer, train_minis
+from tools.training import batches, card, forward, loops, models, pool, questions
 from tools.training.recipes import CAPTIONS, RECIPES, VARIED
 
 SCENES = 120
@@ -205,3 +209,47 @@ def test_recipes_differ_in_what_they_are_called_after():
     keys = {recipe.of(name).key for recipe in RECIPES.values() for name in ("blip-mini", "x-noise")}
     assert len(keys) == 2 * len(RECIPES)
     assert RECIPES["two-choice"].of("blip-mini", (5, 6, 7)).steps == (5, 6, 7)
+
+
+def test_only_the_pools_of_the_stages_that_run_are_rendered(tmp_path, monkeypatch):
+    """A training of single steps; then one that goes on after stage 2 of its weights."""
+    rendered, load_pool = [], pool.load_pool
+
+    def noted(n, seed, grid, *given, **nouns):
+        rendered.append((n, seed, grid, nouns))
+        return load_pool(n, seed, grid, *given, **nouns)
+
+    monkeypatch.setattr(pool, "load_pool", noted)
+    first = (40, 20, models.LLAVA_GRID, {})
+    further = (30, 21, models.LLAVA_GRID, {"nouns": pool.FURTHER})
+    pools = {"pool": {"scenes": 40, "seed": 20}, "further": {"scenes": 30, "seed": 21}}
+
+    def trained(out, steps, after=None):
+        args = SimpleNamespace(
+            seed=3, recipe="further", pool=40, further=30, cache=tmp_path / str(steps), workers=0,
+            device="cpu", out=tmp_path / out, after_stage_2=after,
+        )  # fmt: skip
+        rendered.clear()
+        args.cache.mkdir(exist_ok=True)
+        recipe = RECIPES["further"].of("llava-mini", steps)
+        return train_minis.train("llava-mini", recipe, args)
+
+    made = trained("two", (1, 1, 0))
+    assert rendered == [first] and set(made["minutes"]) == {"start", "questions"}
+    assert made["pool"] == pools["pool"] and not {"further", "before"} & set(made)
+    (tmp_path / "two" / "llava-mini" / "metrics.json").write_text(json.dumps({"training": made}))
+    after = trained("three", (1, 1, 1), tmp_path / "two")
+    assert rendered == [further] and set(after["minutes"]) == {"further"}
+    assert after["further"] == pools["further"] and "pool" not in after
+    assert after["before"] == json.loads(json.dumps(made))
+
+
+def test_the_card_says_what_was_measured(tmp_path):
+    checkpoints = Path(__file__).parents[1] / "data" / "checkpoints"
+    for path in checkpoints.rglob("metrics.json"):
+        copy = tmp_path / path.relative_to(checkpoints)
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(path.read_bytes())
+    card.write(tmp_path)
+    written = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert written == (checkpoints / "README.md").read_text(encoding="utf-8")

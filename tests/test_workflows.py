@@ -120,7 +120,10 @@ def test_every_supported_python_is_tested():
 
 @pytest.mark.parametrize(
     ("chapters", "expected"),
-    [("", [path.stem for path in notebooks()]), ("07 08_heads", ["07_modules", "08_heads"])],
+    [
+        ("", [path.stem for path in notebooks()]),
+        ("03 04_modules_heads", ["03_first_patch", "04_modules_heads"]),
+    ],
 )
 def test_the_gpu_matrix_is_every_chapter(chapters, expected, tmp_path):
     """The plan job's own script, with the tool that it calls."""

@@ -27,7 +27,7 @@ def problem(folder: Path) -> str | None:
         return "there is no manifest.json, so the run is not finished"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     if manifest.get("schema") != SCHEMA:
-        return f"its schema is {manifest.get('schema')}, not {SCHEMA}: see tools/migrate_results.py"
+        return f"its schema is {manifest.get('schema')}, not {SCHEMA}: run notice reproduce again"
     commit = manifest.get("commit") or ""
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
         return f"it was not made by the code of a commit ({commit or 'no commit is named'})"
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--replace", action="store_true", help="replace results of this name")
     args = parser.parse_args()
     target = accept(args.folder, args.name, args.replace)
-    print(f"Accepted as {target}. Review it: git add {target}; git diff --cached; chapter 15.")
+    print(f"Accepted as {target}. Review it: git add {target}; git diff --cached; the report.")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 
 @dataclass(frozen=True)
 class Chapter:
-    """A page with code, named as in _toc.yml: "book/05_engine"."""
+    """A page with code, named as in _toc.yml: "book/09_engine"."""
 
     root: Path
     page: str

@@ -58,8 +58,9 @@ def install(installed: dict[str, str], python: str, folder: Path) -> None:
     pins = folder / "colab.txt"
     pins.write_text("".join(f"{name}=={version}\n" for name, version in installed.items()))
     names = [requirement.name for requirement in dependencies()]
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint", pins]
-    subprocess.run([*pip, *names, *ALSO], check=True)
+    # Not --quiet, with which pip does not say what a conflict between two versions is caused by.
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--progress-bar", "off"]
+    subprocess.run([*pip, "--constraint", pins, *names, *ALSO], check=True)
 
 
 def main() -> None:

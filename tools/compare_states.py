@@ -1,6 +1,6 @@
 """How well checkpoints tell states, by which recipes were compared (data/checkpoints/sheets).
 
-    python tools/compare_states.py data/checkpoints/seeds/0/blip-mini ...
+    python tools/compare_states.py data/checkpoints/blip-mini ...
 
 For each checkpoint it prints the accuracy on freshly rendered states scenes in both orders: held
 out and seen, with one thing and with two.

@@ -1,9 +1,11 @@
-"""Write what the book's patch lab runs in a reader's browser, from a checkpoint of a BLIP.
+"""Write what the book's patch lab runs in a reader's browser, from a checkpoint and its results.
 
-    python tools/export_lab.py data/checkpoints/blip-mini --out book/assets/lab/blip-mini
+    python tools/export_lab.py blip-mini
+    python tools/export_lab.py llava-mini
 
-It writes two ONNX graphs, images of some pairs, a still picture, and manifest.json, which names the
-weights by their hash and every file with its size. It needs the extra `lab`:
+It writes into book/assets/lab/NAME two ONNX graphs, images of some pairs, what was measured
+on many pairs, a still picture, and manifest.json, which names the weights by their hash and every
+file with its size. It needs the extra `lab`:
 
     .venv/bin/pip install --editable '.[lab]' --constraint constraints.txt
 """
@@ -25,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from notice_lib import NoticeError, load_model  # noqa: E402
 from notice_lib.files import sha256  # noqa: E402
 from notice_lib.models.base import VLM  # noqa: E402
-from tools.lab import figure, graphs, scenes  # noqa: E402
+from tools.lab import boards, figure, graphs, looks, scenes, stored, twins  # noqa: E402
 
 VENDOR = ROOT / "book" / "assets" / "vendor"
 RUNTIME = {
@@ -40,41 +42,74 @@ CLOSE = 1e-4
 """How far the graphs' L may be from the library's, in logits."""
 
 
-def export(checkpoint: Path, out: Path) -> dict:
-    """Write everything into an emptied folder, and return the manifest.
+def export(checkpoint: Path, results: Path, out: Path) -> dict:
+    """Write everything into a folder, and return the manifest.
+
+    Args:
+        results: the folder of the checkpoint's accepted results, in data/results.
 
     Raises:
-        NoticeError: the model is no BLIP; a file is too large; the graphs compute something else.
+        NoticeError: the model's family cannot be exported; a file is too large; the graphs or the
+            results are those of something else.
     """
     model = load_model(checkpoint)
-    if model.family != "blip":
-        raise NoticeError(f"{checkpoint} is a {model.family} model; the lab exports a BLIP.")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    pairs = scenes.choose(model)
+    if model.family not in graphs.READERS:
+        raise NoticeError(
+            f"{checkpoint} is a {model.family} model; the lab exports {', '.join(graphs.READERS)}."
+        )
+    for folder in ("scenes", "stored", "unseen"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+        (out / folder).mkdir(parents=True)
+    right = stored.answered(model, results)
+    worked, groups = scenes.choose(model, right)
+    pairs = [worked, *(group.scene for group in groups)]
     entries = scenes.write_scenes(model, pairs, out / "scenes")
+    for group in groups:
+        unseen = scenes.write_unseen(model, group, out / "scenes")
+        write_json(unseen, out / "unseen" / f"{group.name}.json")
+    if model.effect_role == "correct":  # The section on looks is about an option's token.
+        looks.write_looks(model, pairs, right, out)
+    boards.write_boards(model, out)
     graphs.export_tower(model, out / "tower.onnx")
-    graphs.export_text(model, n_image=1 + model.grid**2, path=out / "text.onnx")
+    graphs.export_text(model, out / "text.onnx")
     check(model, pairs, entries, out)
+    tokens = model.inputs(worked.image("clean"), worked.prompt).image_tokens
     manifest = {
         "checkpoint": checkpoint.name,
         "weights": sha256(checkpoint / "model.safetensors"),
         "shape": graphs.Text(model).shape,
+        "image": {"start": tokens.index(True), "tokens": sum(tokens)} if any(tokens) else None,
         "components": list(model.components),
         "per_head": [
             component for component in model.components if model.hook_point(component, 0).per_head
         ],
+        "effect_role": model.effect_role,
+        "read_out": "last" if model.image_component == "self_attention" else "all",
         "vocabulary": model.processor.tokenizer.convert_ids_to_tokens(
             range(model.model.config.text_config.vocab_size)
         ),
         "pixels": scenes.preprocessing(model),
         "still": {"file": "still.png", "alt": figure.draw(model, pairs[0], out / "still.png")},
         "files": {name: described(path, out) for name, path in loaded(out).items()},
+        "twins": twins.search(model, pairs),
         "scenes": entries,
     }
-    text = json.dumps(manifest, indent=1, ensure_ascii=False)
-    (out / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    write_json(manifest, out / "manifest.json")
+    for slot, places in stored.measured(model, right, results).items():
+        write_json(places, out / "stored" / f"{slot}.json")
     return manifest
+
+
+def write_json(value, path: Path) -> None:
+    """Write a list or dictionary with one element a line."""
+    mapping = isinstance(value, dict)
+    lines = [
+        (json.dumps(key) + ": " if mapping else "")
+        + json.dumps(value[key] if mapping else key, ensure_ascii=False)
+        for key in value
+    ]
+    opened, closed = "{}" if mapping else "[]"
+    path.write_text(f"{opened}\n" + ",\n".join(lines) + f"\n{closed}\n", encoding="utf-8")
 
 
 def loaded(out: Path) -> dict[str, Path]:
@@ -111,7 +146,7 @@ def check(model: VLM, pairs, entries: list[dict], out: Path) -> None:
     for name in GRAPHS.values():
         if (out / name).stat().st_size > MOST["graph"]:
             raise NoticeError(f"{out / name} has more than {MOST['graph'] / 1e6:.0f} MB.")
-    if sum(path.stat().st_size for path in scenes.files(out)) > MOST["scenes"]:
+    if sum(path.stat().st_size for path in (out / "scenes").iterdir()) > MOST["scenes"]:
         raise NoticeError(f"{out / 'scenes'} has more than {MOST['scenes'] / 1e6:.0f} MB.")
 
 
@@ -129,13 +164,13 @@ def unpatched(session, image: np.ndarray, ids: torch.Tensor, shape: dict) -> np.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path, help="folder of a BLIP's checkpoint")
-    parser.add_argument("--out", type=Path, required=True, help="folder to empty and write")
-    given = parser.parse_args()
-    manifest = export(given.checkpoint, given.out)
+    parser.add_argument("name", help="a checkpoint in data/checkpoints with data/results")
+    name = parser.parse_args().name
+    out = ROOT / "book" / "assets" / "lab" / name
+    manifest = export(ROOT / "data" / "checkpoints" / name, ROOT / "data" / "results" / name, out)
     for file in manifest["files"].values():
         print(f"{file['bytes'] / 1e6:6.2f} MB  {file['path']}")
-    print(f"{len(manifest['scenes'])} scenes in {given.out}")
+    print(f"{len(manifest['scenes'])} scenes in {out}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Run chapters as in Colab: in a fresh runtime, from nothing but a copy of the notebook.
 
-    python tools/fresh_runtime.py --chapter 04 --chapter 10
+    python tools/fresh_runtime.py --chapter 03 --chapter 07
     python tools/fresh_runtime.py --python OTHER/bin/python      # all, in a runtime of your own
 
 The runtime has the packages of this environment, but not the project: the notebook's set-up cell

@@ -1,9 +1,9 @@
 """Copy paired notebooks with their parameters set, ready to be executed.
 
-Without arguments, all of them are copied with 8 pairs into _notebooks, where the tests execute
-them. Each chapter keeps the models of its parameters cell, except those that --model exchanges:
+They are copied into _notebooks, where nbmake executes them. Each chapter keeps the models of its
+parameters cell, except those that --model exchanges:
 
-    python tools/prepare_notebooks.py --chapter 07 --data my_data --device cuda \\
+    python tools/prepare_notebooks.py --chapter 04 --data my_data --device cuda \\
         --model blip-mini=Salesforce/blip-vqa-base --model llava-mini=llava-hf/llava-1.5-7b-hf
 """
 
@@ -18,14 +18,21 @@ import nbformat
 from papermill import execute_notebook
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools.sync_notebooks import sources  # noqa: E402
+
 FOLDER = ROOT / "_notebooks"  # nbmake silently skips everything below a folder _build
 
 
 def notebooks(chapters: list[str] | None = None) -> list[Path]:
-    """Return the paired notebooks, or only those of the given chapters (numbers or names)."""
-    found = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))
+    """Return the notebooks of the given chapters (numbers or names), or of all chapters.
+
+    The course's worksheet is one of them only if it is named: it is written for one model and pair.
+    """
+    found = [path.with_suffix(".ipynb") for path in sources(ROOT)]
     if not chapters:
-        return found
+        return [path for path in found if path.parent.name == "book"]
     named = {key: path for path in found for key in (path.stem, path.stem[:2])}
     unknown = sorted(set(chapters) - set(named))
     if unknown:
@@ -120,8 +127,7 @@ def main() -> None:
     add_arguments(parser)
     args = parser.parse_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
-    values = given(args) if len(sys.argv) > 1 else {"n_pairs": 8}
-    prepare(FOLDER, args.chapter, values, dict(args.model))
+    prepare(FOLDER, args.chapter, given(args), dict(args.model))
 
 
 if __name__ == "__main__":

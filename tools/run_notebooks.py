@@ -1,6 +1,6 @@
 """Execute paired notebooks with any parameters, and keep the results with their time and memory.
 
-    python tools/run_notebooks.py --chapter 07 --n-pairs 8 --out runs     # on the embedded pairs
+    python tools/run_notebooks.py --chapter 04 --n-pairs 8 --out runs     # on the embedded pairs
     python tools/run_notebooks.py --model blip-mini=Salesforce/blip-vqa-base \\
         --model llava-mini=llava-hf/llava-1.5-7b-hf --data my_data --device cuda --out runs
     python tools/run_notebooks.py --list                                  # the chapters, as JSON

@@ -1,8 +1,8 @@
 """Write the repository's URL wherever it is needed, and bring the paired notebooks up to date.
 
 _config.yml names the repository, and pyproject.toml the version. This script writes both into the
-cell of every chapter that installs the library in Colab, and the URL into the pages that link to
-the repository.
+cell of every notebook that installs the library in Colab, and the URL into the pages that link to
+the repository. What a page folds is folded in its notebook, too.
 
 Usage: python tools/sync_notebooks.py [FOLDER]   (the repository's root by default)
 """
@@ -12,14 +12,25 @@ import sys
 import tomllib
 from pathlib import Path
 
+import nbformat
 import yaml
 from jupytext.cli import jupytext
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.editions import folded
 
 SETUP_CELL = re.compile(
     r"^```\{code-cell\}[^\n]*\n(?:(?!```).*\n)*?:?tags: .*colab-setup.*\n(?:(?!```).*\n)*```\n",
     re.MULTILINE,
 )
-LINKING = ("README.md", "CITATION.cff", "pyproject.toml", "book/runtimes.md")
+LINKING = (
+    "README.md",
+    "CITATION.cff",
+    "pyproject.toml",
+    "book/how_do_i.md",
+    "book/runtimes.md",
+)
 REPOSITORY = re.compile(
     r"//(github\.com|colab\.research\.google\.com/github|mybinder\.org/v2/gh)/[\w-]+/[\w.-]*\w"
 )
@@ -73,18 +84,26 @@ def chapters(root: Path) -> list[Path]:
     return sorted((root / "book").glob("[0-9][0-9]_*.md"))
 
 
+def sources(root: Path) -> list[Path]:
+    """Return the sources of all paired notebooks: the chapters, and the course's worksheet."""
+    return [*chapters(root), *sorted((root / "book" / "course").glob("worksheet.md"))]
+
+
 def sync(root: Path) -> None:
-    """Bring links, set-up cells and then the notebooks below `root` up to date."""
+    """Bring links, set-up cells and then the notebooks with their folds below `root` up to date."""
     cell = setup_cell(requirement(root))
     owner_and_name = repository(root)["url"].removeprefix("https://github.com/")
     for name in LINKING:
         text = (root / name).read_text()
         (root / name).write_text(REPOSITORY.sub(rf"//\1/{owner_and_name}", text))
-    sources = chapters(root)
-    for path in sources:
+    paired = sources(root)
+    for path in paired:
         # This writes even without a change, since jupytext takes the newer file as the source.
         path.write_text(with_setup_cell(path.read_text(), cell))
-    jupytext(["--quiet", "--sync", *map(str, sources)])
+    jupytext(["--quiet", "--sync", *map(str, paired)])
+    for path in paired:
+        notebook = path.with_suffix(".ipynb")
+        nbformat.write(folded(nbformat.read(notebook, as_version=4)), notebook)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Train, evaluate and describe the small models' second edition in data/checkpoints/seeds.
+"""Train, evaluate and describe the small models in data/checkpoints.
 
-    python tools/train_minis.py --seed 0 --out data/checkpoints/seeds/0   # train, then evaluate
-    python tools/train_minis.py --evaluate --out data/checkpoints/seeds/0 # evaluate what is saved
-    python tools/train_minis.py --card --out data/checkpoints/seeds       # write the card there
+    python tools/train_minis.py --seed 1 --out data/checkpoints/seeds/1   # train, then evaluate
+    python tools/train_minis.py --evaluate --out data/checkpoints/seeds/1 # evaluate what is saved
+    python tools/train_minis.py --card --out data/checkpoints             # write the card there
 
 The pool of scenes and the state of each training are kept in --cache: a training that is stopped
 goes on from there. The budget is counted in steps, so that a seed gives the same model on the same
@@ -29,7 +29,6 @@ from tools.training.recipes import CAPTIONS, CHOSEN, RECIPES, WEIGHT_DECAY  # no
 
 POOL_SEED, POOL_SIZE = 20, 50_000
 FURTHER_SEED, FURTHER_SIZE = 21, 12_000
-FURTHER_RATE, FURTHER_BATCH = 0.3, 64  # of the learning rate, and images a step, in stage 3
 
 
 def log(message):
@@ -48,8 +47,8 @@ def hardware(device="cpu"):
 class Training:
     """One model in training: its parts, its forward pass, and where its states are kept."""
 
-    def __init__(self, name, recipe, data, args):
-        self.name, self.recipe, self.data, self.args = name, recipe, data, args
+    def __init__(self, name, recipe, args):
+        self.name, self.recipe, self.args = name, recipe, args
         torch.manual_seed(args.seed)
         if name.startswith("llava"):
             self.processor = models.build_llava_processor(pool.words())
@@ -73,27 +72,25 @@ class Training:
         path = args.cache / f"{of}-{data.key}-{args.seed}-stage{stage}.safetensors"
         return loops.Fit(path, args.seed, args.device, args.workers, log, weight_decay)
 
-    def stage_1(self):
+    def stage_1(self, data):
         """Minutes of learning what patches show, or captions of whole pictures."""
         steps, seed = self.recipe.steps[0], [self.args.seed, 1]
         family = self.name.split("-")[0]
-        fit = self.fit(1, f"{family}-{self.recipe.start}-{steps}", self.data)
+        fit = self.fit(1, f"{family}-{self.recipe.start}-{steps}", data)
         if self.recipe.start == "patches":
-            return loops.train_patches(self.data, self.tower, self.states_of, steps, seed, fit)
-        asked = batches.QuestionBatches(self.data, self.words, seed, steps, CAPTIONS)
-        return loops.train_questions(
-            self.data, self.parts(self.model, 1.0), self.logits, asked, fit
-        )
+            return loops.train_patches(data, self.tower, self.states_of, steps, seed, fit)
+        asked = batches.QuestionBatches(data, self.words, seed, steps, CAPTIONS)
+        return loops.train_questions(data, self.parts(self.model, 1.0), self.logits, asked, fit)
 
-    def stage_2(self):
+    def stage_2(self, data):
         """Minutes of learning to answer questions."""
         parts = self.parts(self.model, loops.VISION_RATE)
-        return self.ask(2, self.data, parts, captions=self.recipe.captions)
+        return self.ask(2, data, parts, captions=self.recipe.captions)
 
     def stage_3(self, data):
         """Minutes of learning to answer questions about a pool of further scenes."""
-        parts = [(module, FURTHER_RATE) for module, _ in self.parts(self.model, 1.0)]
-        return self.ask(3, data, parts, size=FURTHER_BATCH)
+        parts = [(module, loops.FURTHER_RATE) for module, _ in self.parts(self.model, 1.0)]
+        return self.ask(3, data, parts, size=loops.FURTHER_BATCH)
 
     def ask(self, stage, data, parts, **given):
         recipe, seed = self.recipe, [self.args.seed, stage]
@@ -111,20 +108,26 @@ class Training:
         return json.loads((folder / "metrics.json").read_text())["training"]
 
 
+def scenes(name, size, seed, args, **given):
+    """A pool of rendered scenes on the grid of a model's patches; what it is, as a dict."""
+    grid = models.LLAVA_GRID if name.startswith("llava") else models.BLIP_GRID
+    data = pool.load_pool(size, seed, grid, args.cache, args.workers or 2, **given)
+    return data, {"scenes": len(data), "seed": seed}
+
+
 def train(name, recipe, args):
     """Train the model called `name`, save it in float16 in `args.out`/`name`; how, as a dict."""
-    grid = models.LLAVA_GRID if name.startswith("llava") else models.BLIP_GRID
-    data = pool.load_pool(args.pool, POOL_SEED, grid, args.cache, args.workers or 2)
-    log(f"{name}: {len(data)} scenes, recipe {recipe}")
-    training = Training(name, recipe, data, args)
-    before, minutes = {}, {}
+    log(f"{name}: recipe {recipe}")
+    training = Training(name, recipe, args)
+    before, minutes, pools = {}, {}, {}
     if args.after_stage_2:
         before = {"before": training.restore(args.after_stage_2 / name)}
     else:
-        minutes = {"start": training.stage_1(), "questions": training.stage_2()}
+        data, pools["pool"] = scenes(name, args.pool, POOL_SEED, args)
+        minutes = {"start": training.stage_1(data), "questions": training.stage_2(data)}
     if recipe.steps[2]:
-        further = pool.load_pool(
-            args.further, FURTHER_SEED, grid, args.cache, args.workers or 2, nouns=pool.FURTHER
+        further, pools["further"] = scenes(
+            name, args.further, FURTHER_SEED, args, nouns=pool.FURTHER
         )
         minutes["further"] = training.stage_3(further)
     folder = args.out / name
@@ -137,7 +140,7 @@ def train(name, recipe, args):
     return {
         "seed": args.seed,
         "recipe": {"name": args.recipe, "key": recipe.key, **vars(recipe)},
-        "pool": {"scenes": len(data), "seed": POOL_SEED},
+        **pools,
         "minutes": {stage: round(value, 1) for stage, value in minutes.items()},
         "hardware": hardware(args.device),
         "versions": {p: version(p) for p in ("torch", "transformers", "tokenizers", "numpy")},

@@ -124,7 +124,8 @@ def make_start(model, data, words, seed):
     known = outlier_heads.choose(reading)
     outlier_heads.as_background(model, axis, planted[firing], without[firing])
     size = planted[firing][:, axis].mean()
-    outlier_heads.steer(model, axis, size, known, reading)
+    spoiling = outlier_heads.contrary(sham, pixels[some], asked, *known.avoider)
+    outlier_heads.steer(model, axis, size, known, reading, spoiling)
     return Start(sham, model, axis, known)
 
 
@@ -185,23 +186,23 @@ def measure(arms, start, plain, args):
     with tempfile.TemporaryDirectory() as folder:
         sets = fresh_sets(Path(folder), MEASURED_SEED, args.scale)
         pairs = [pair for own in sets.values() for pair in one_each(own)]
-        found = outlier_lab.find(planted, pairs)
+        found = heads.outlier_pictures(planted, pairs)
         for arm, model in adapters.items():
             log(f"measuring {arm}")
             with hooked(arm, model.model.vision_model, start.axis):
                 results[arm] = {"accuracy": accuracy(model.model, processor, items)}
                 results[arm] |= looks(model, pairs, found, start)
-        before = outlier_lab.find(Blip(start.of("planted"), processor), pairs)
+        before = heads.outlier_pictures(Blip(start.of("planted"), processor), pairs)
         results["planted"]["before fine-tuning"] = attention(before.maps, found, start.known)
         results["planted"]["roles"] = roles_of(found.maps, start.known)
-        judged = outlier_lab.judge(planted, without, found, ALL_HEADS, args.seed)
+        judged = heads.outlier_avoidance(planted, without, found, ALL_HEADS, args.seed)
         results["planted"]["heads"] = judged.to_dict("records")
     return results
 
 
 def looks(model, pairs, planted, start):
     """What patches stand out, and how the known heads look at the planted ones."""
-    own = outlier_lab.find(model, pairs)
+    own = heads.outlier_pictures(model, pairs)
     return {
         "outliers": outlier_lab.describe(model, own, start.axis),
         "attention": attention(own.maps, planted, start.known),
@@ -210,7 +211,7 @@ def looks(model, pairs, planted, start):
 
 def attention(maps, planted, known):
     """The known heads' part of attention to patches that goes to the planted ones, and [CLS]'s part
-    of all their attention; of the sinks the means."""
+    of all their attention; of the followers the means."""
     on, cls = outlier_lab.share_on(maps, planted.outliers), maps.cls.mean(0)
     return {
         name: {
@@ -267,14 +268,15 @@ def report_heads(planted, known):
         print(f"  {name} {getattr(known, name)}: {row['keeps_away']}; {numbers}; "
               f"by an even share: {planted['roles'][name][0]}")  # fmt: skip
     away = [at for at, row in rows.items() if row["keeps_away"] == "yes"]
-    least = -outlier_lab.AVOIDANCE
+    least = -heads.outliers.AVOIDANCE
     drawn = [at for at, row in rows.items() if max(row["avoidance"], row["by_direction"]) < least]
     print(f"  keep away: {away}; drawn onto them: {len(drawn)} of {len(rows)} heads")
     before, after = (
-        planted[when]["sinks"]["planted patches"] for when in ("before fine-tuning", "attention")
+        planted[when]["followers"]["planted patches"]
+        for when in ("before fine-tuning", "attention")
     )
-    print(f"  the sinks {'unlearned' if after < before / 2 else 'kept'} it: {before:.1%} of their "
-          f"attention before fine-tuning, {after:.1%} after")  # fmt: skip
+    print(f"  the followers {'unlearned' if after < before / 2 else 'kept'} it: {before:.1%} of "
+          f"their attention before fine-tuning, {after:.1%} after")  # fmt: skip
 
 
 def main():

@@ -3,40 +3,39 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
+import pandas as pd
 
 from notice_lib import effects, plotting, site_grid, sweep
 from notice_lib.models.base import VLM
 from notice_lib.pairs import PairSet, SemanticPair
 from notice_lib.patching.metrics import logit_difference
+from notice_lib.plotting.look import TOWARDS
 
-AWAY_TO_CLEAN = LinearSegmentedColormap.from_list("lab", ["#D55E00", "#FFFFFF", "#0072B2"])
-DIRECTIONS = {
-    "denoise": "clean into corrupt: enough here?",
-    "noise": "corrupt into clean: needed here?",
-}
+DIRECTIONS = {"denoise": "Enough here?", "noise": "Needed here?"}
 
 
 def draw(model: VLM, pair: SemanticPair, path: Path) -> str:
     """Draw tokens by layers for one pair in both directions, and return the alt text."""
-    tokens = model.inputs(pair.image("clean"), pair.prompt).tokens
-    maps = {direction: shares(model, pair, direction) for direction in DIRECTIONS}
+    tables = {direction: shares(model, pair, direction) for direction in DIRECTIONS}
+    maps = {direction: table.to_numpy() for direction, table in tables.items()}
+    all_tokens = model.inputs(pair.image("clean"), pair.prompt).tokens
+    tokens = [name(all_tokens[position]) for position in tables["denoise"].index]
     figure, axes = plotting.subplots(1, 2, height=0.9 + 0.26 * len(tokens), sharey=True)
     for axis, (direction, values) in zip(axes, maps.items(), strict=True):
-        axis.pcolormesh(values, cmap=AWAY_TO_CLEAN, vmin=-100, vmax=100)
+        axis.pcolormesh(values, cmap=TOWARDS, vmin=-100, vmax=100)
         for row, column in np.ndindex(values.shape):
             value = values[row, column]
             if abs(value) >= 0.5:
                 axis.text(
                     column + 0.5, row + 0.5, f"{value:.0f}".replace("-", "\N{MINUS SIGN}"),
-                    ha="center", va="center", fontsize=8,
+                    ha="center", va="center", fontsize=7,
                     color="white" if abs(value) > 60 else "black",
                 )  # fmt: skip
         axis.set_title(DIRECTIONS[direction], fontsize=9)
         axis.set_xticks(np.arange(model.n_layers) + 0.5, range(model.n_layers))
         axis.set_xlabel("layer")
         axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
+        axis.spines[:].set(visible=True, color="#BBBBBB")
     axes[0].set_yticks(np.arange(len(tokens)) + 0.5, tokens)
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=200)
@@ -50,10 +49,15 @@ def draw(model: VLM, pair: SemanticPair, path: Path) -> str:
     )
 
 
-def shares(model: VLM, pair: SemanticPair, direction: str) -> np.ndarray:
-    """(T, layers) what each layer's output moves in percent of L - L*, positive towards clean."""
+def name(token: str) -> str:
+    """A token as the page names it: no mark of a word's beginning, and a visible new line."""
+    return (token.removeprefix("▁") or token).replace("\n", "↵")
+
+
+def shares(model: VLM, pair: SemanticPair, direction: str) -> pd.DataFrame:
+    """What each layer's output at each text token moves in percent of L - L*, towards clean."""
     sites = site_grid(model, ["layer_output"])
     table = effects(sweep(model, PairSet((pair,)), sites, direction=direction).table())
     total = logit_difference(table, "clean") - logit_difference(table, "corrupt")
     percent = table.assign(share=100 * table["effect"] / total)
-    return percent.pivot(index="position", columns="layer", values="share").to_numpy()
+    return percent.pivot(index="position", columns="layer", values="share")

@@ -1,4 +1,4 @@
-"""A BLIP as two ONNX graphs: its vision tower, and its text stacks with inputs that write.
+"""A model as two ONNX graphs: its vision tower, and its text stacks with inputs that write.
 
 The second graph runs B patched runs of one base run at once. It reads and writes activations at
 the library's own hook points, so the browser patches what `sweep` patches.
@@ -24,10 +24,11 @@ class Tower(torch.nn.Module):
 
     def __init__(self, model: VLM):
         super().__init__()
-        self.vision = model.model.vision_model
+        self.read, self.model = READERS[model.family], model
+        self.hf = model.model  # So that its weights are this module's.
 
     def forward(self, pixels):
-        return self.vision(pixel_values=pixels)[0]
+        return self.read.image(self.model, pixels)
 
 
 class Text(torch.nn.Module):
@@ -42,18 +43,17 @@ class Text(torch.nn.Module):
 
     def __init__(self, model: VLM):
         super().__init__()
-        self.hf, self.model = model.model, model
-        config = model.model.config.text_config
+        self.read, self.model = READERS[model.family], model
+        self.hf = model.model
         self.shape = {
             "layers": model.n_layers,
             "components": len(model.components),
-            "width": config.hidden_size,
+            "width": model.model.config.text_config.hidden_size,
             "heads": model.n_heads,
         }
 
     def forward(self, image, ids, source, mask):
         seen: dict[tuple[int, int], torch.Tensor] = {}
-        runs, n_tokens = mask.shape[0], ids.shape[1]
         slices = self.shape["width"] // self.shape["heads"]
 
         def writer(layer, number):
@@ -71,17 +71,63 @@ class Text(torch.nn.Module):
                 for number, component in enumerate(self.model.components):
                     point = self.model.hook_point(component, layer)
                     stack.enter_context(hook(point.module, point.on, writer(layer, number)))
-            question = self.hf.text_encoder(
-                ids.long().expand(runs, n_tokens), encoder_hidden_states=image
-            )[0]
-        start = torch.full((runs, 1), self.hf.decoder_start_token_id, dtype=torch.long)
-        decoded = self.hf.text_decoder(
-            input_ids=start, encoder_hidden_states=question, use_cache=False
-        )
+            logits = self.read.logits(self.model, image, ids.long(), mask.shape[0])
         activations = torch.stack(
             [torch.stack([seen[layer, number] for number in numbers], 1) for layer in layers], 1
         )
-        return decoded.logits[:, -1], activations
+        return logits, activations
+
+
+class Blip:
+    """How a BLIP reads an image, and what it answers, as `export` can follow it."""
+
+    @staticmethod
+    def image(model: VLM, pixels):
+        return model.model.vision_model(pixel_values=pixels)[0]
+
+    @staticmethod
+    def logits(model: VLM, image, ids, runs):
+        question = model.model.text_encoder(
+            ids.expand(runs, ids.shape[1]), encoder_hidden_states=image
+        )[0]
+        start = torch.full((runs, 1), model.model.decoder_start_token_id, dtype=torch.long)
+        return model.model.text_decoder(
+            input_ids=start, encoder_hidden_states=question, use_cache=False
+        ).logits[:, -1]
+
+
+class Llava:
+    """The same for a LLaVA, whose image stands at one place in every prompt."""
+
+    @staticmethod
+    def image(model: VLM, pixels):
+        tower = model.model.model.vision_tower(pixels, output_hidden_states=True)
+        return model.image_states(tower.hidden_states[model.model.config.vision_feature_layer])
+
+    @staticmethod
+    def logits(model: VLM, image, ids, runs):
+        first, tokens = image_start(model), ids.shape[1]
+        text = model.model.model.language_model
+        words = text.embed_tokens(ids)
+        one = torch.cat([words[:, :first], image, words[:, first + image.shape[1] :]], 1)
+        place = torch.arange(tokens)
+        # transformers takes a mask of four dimensions as it is; its own cannot be exported.
+        hidden = torch.finfo(image.dtype).min * (place[None] > place[:, None])[None, None]
+        states = text(
+            inputs_embeds=one.expand(runs, tokens, one.shape[2]),
+            attention_mask=hidden,
+            position_ids=place[None],
+            use_cache=False,
+        )[0]
+        return model.model.lm_head(states[:, -1])
+
+
+READERS = {"blip": Blip, "llava": Llava}
+
+
+def image_start(model: VLM) -> int:
+    """The number of tokens before the image in the model's template."""
+    return model.text_tokens("?")[1].index(True)
 
 
 def export_tower(model: VLM, path: Path) -> None:
@@ -90,23 +136,23 @@ def export_tower(model: VLM, path: Path) -> None:
     _export(Tower(model), (torch.zeros(1, 3, side, side),), ["pixels"], ["image"], None, path)
 
 
-def export_text(model: VLM, n_image: int, path: Path) -> None:
-    """Write the graph of the text stacks.
-
-    Args:
-        n_image: N, how many states the tower gives.
-    """
-    text, runs, tokens = Text(model), 3, 7
+def export_text(model: VLM, path: Path) -> None:
+    """Write the graph of the text stacks, for questions of any length and any number of runs."""
+    text, runs = Text(model), 3
     of = text.shape
-    width = model.model.config.vision_config.hidden_size
+    with torch.no_grad():
+        image = Tower(model)(torch.zeros(1, 3, model.image_size, model.image_size))
+    within = image.shape[1] if model.image_component == "self_attention" else 0
+    tokens = within + 7
     example = (
-        torch.zeros(1, n_image, width),
+        image,
         torch.ones(1, tokens, dtype=torch.int32),
         torch.zeros(of["layers"], of["components"], tokens, of["width"]),
         torch.zeros(runs, of["layers"], of["components"], tokens, of["heads"]),
     )
     most = model.model.config.text_config.max_position_embeddings
-    b, t = torch.export.Dim("runs", min=1, max=1024), torch.export.Dim("tokens", min=2, max=most)
+    b = torch.export.Dim("runs", min=1, max=1024)
+    t = torch.export.Dim("tokens", min=within + 2, max=most)
     dynamic = ({}, {1: t}, {2: t}, {0: b, 3: t})
     _export(
         text, example, ["image", "ids", "source", "mask"], ["logits", "activations"], dynamic, path

@@ -1,6 +1,9 @@
 """The lab's scenes: pairs as the model's processor sees them, with what the library computes."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,57 +14,124 @@ from notice_lib import NoticeError, answered_correctly, load_pairs
 from notice_lib.models.answers import score
 from notice_lib.models.base import VLM
 from notice_lib.pairs import PairSet, SemanticPair
+from notice_lib.patching.donors import MatchedDonors, donor_runs
 
 TASKS = ("states", "svo", "faces")
-EACH = 2
-"""Scenes of each slot: one question names the correct answer first, one the other answer."""
-ASKED = 40
-"""So many pairs of a slot are asked until enough are answered correctly."""
+ORDERS = ("correct_first", "incorrect_first")
+WORKED = "states-013-ba-correct"
+"""The pair that the pages of the path work through; it comes first."""
+UNSEEN = 8
+"""Pairs on which the challenge is scored."""
+DONORS = 2
+"""Donors of each unseen pair."""
 
 
-def choose(model: VLM) -> list[SemanticPair]:
-    """Pairs of every task and slot that the model answers correctly with both pictures.
+@dataclass(frozen=True)
+class Group:
+    """Pairs of one slot and answer order, so of one layout, each of another scene.
+
+    Attributes:
+        name: the group's, as task-slot-order.
+        scene: the pair that the reader works on.
+        others: further pairs, of which the reader sees nothing before the score.
+    """
+
+    name: str
+    scene: SemanticPair
+    others: tuple[SemanticPair, ...]
+
+
+def choose(model: VLM, right: Mapping[str, PairSet]) -> tuple[SemanticPair, list[Group]]:
+    """The worked pair, and a group of every task, slot and order.
+
+    Args:
+        right: for each task, the held-out pairs that the model answers correctly.
 
     Raises:
-        NoticeError: it answers too few of a slot's pairs.
+        NoticeError: it does not answer the worked pair, or too few of a slot's pairs.
     """
-    return [
-        pair
+    worked = load_pairs("states").filter(lambda pair: pair.pair_id == WORKED)
+    if not len(answered_correctly(model, worked, "preferred")):
+        raise NoticeError(
+            f"{model} does not answer {WORKED}, which the pages work through, correctly with both "
+            "pictures. Choose another pair there and here."
+        )
+    return worked[0], [
+        group
         for task in TASKS
-        for slot in dict.fromkeys(pair.slot for pair in load_pairs(task))
-        for pair in _of_slot(model, load_pairs(task), slot)
+        for slot in dict.fromkeys(pair.slot for pair in right[task])
+        for group in _of_slot(model, [pair for pair in right[task] if pair.slot == slot])
     ]
 
 
-def _of_slot(model: VLM, pairs: PairSet, slot: str) -> list[SemanticPair]:
-    """Scenes of their own, of words that the training kept apart, with the orders in turn."""
-    here = pairs.filter(lambda pair: pair.slot == slot and pair.split == "heldout")
-    asked = {pair.pair_id for pair in list(here)[:ASKED]}
-    right = answered_correctly(model, here.filter(lambda pair: pair.pair_id in asked), "preferred")
-    chosen: list[SemanticPair] = []
-    for order in ("correct_first", "incorrect_first"):
-        scenes = {pair.scene_id for pair in chosen}
-        new = [pair for pair in right if pair.order == order and pair.scene_id not in scenes]
-        chosen += new[: EACH // 2]
-    if len(chosen) < EACH:
-        raise NoticeError(
-            f"{model} answers {len(right)} of {len(asked)} pairs of {slot} correctly with both "
-            f"pictures; the lab needs {EACH} of different scenes."
-        )
-    return chosen
+def _of_slot(model: VLM, right: Sequence[SemanticPair]) -> list[Group]:
+    """A group of each order; no scene of one is that of the other."""
+    scenes = list(dict.fromkeys(pair.scene_id for pair in right))
+    groups = []
+    for order, scene in zip(ORDERS, scenes, strict=False):
+        first = {pair.scene_id: pair for pair in reversed(right) if pair.order == order}
+        others = tuple(first[other] for other in scenes[len(ORDERS) :] if other in first)
+        if scene not in first or len(others) < UNSEEN:
+            raise NoticeError(
+                f"{model} answers {len(right)} pairs of {right[0].slot} correctly with both "
+                f"pictures; the lab needs {1 + UNSEEN} scenes of each order."
+            )
+        groups.append(Group(group_of(first[scene]), first[scene], others))
+    return groups
 
 
-def write_scenes(model: VLM, pairs: list[SemanticPair], folder: Path) -> list[dict]:
+def group_of(pair: SemanticPair) -> str:
+    """The name of the group whose layout a pair has."""
+    return f"{pair.task}-{pair.slot}-{pair.order}"
+
+
+def donors(model: VLM, group: Group) -> dict[str, list[str]]:
+    """For each pair that the challenge is scored on, the ids of its donors.
+
+    A donor is a matched one (`notice_lib.patching.MatchedDonors`), which has none of the pair's
+    words. They are drawn from as few pairs as possible, so that the lab has few images.
+
+    Raises:
+        NoticeError: a pair has too few of them.
+    """
+    for size in range(UNSEEN, len(group.others)):
+        with suppress(NoticeError):
+            return _donors_among(model, group.others[:size])
+    return _donors_among(model, group.others)
+
+
+def _donors_among(model: VLM, others: Sequence[SemanticPair]) -> dict[str, list[str]]:
+    matched, pool = MatchedDonors("clean", n=DONORS), PairSet(tuple(others))
+    found = {}
+    for pair in others[:UNSEEN]:
+        own = model.inputs(pair.image("clean"), pair.prompt)
+        runs = donor_runs(model, pool, pair, own, matched, 0)
+        found[pair.pair_id] = [name for name, _ in runs]
+    return found
+
+
+def write_unseen(model: VLM, group: Group, folder: Path) -> list[dict]:
+    """Write what the challenge needs of a group; as `write_scenes`, and each entry has `donors`.
+
+    Those of pairs that are only donors are empty.
+    """
+    given = donors(model, group)
+    used = {*given, *(name for names in given.values() for name in names)}
+    entries = write_scenes(model, [p for p in group.others if p.pair_id in used], folder)
+    return [entry | {"donors": given.get(entry["id"], [])} for entry in entries]
+
+
+def write_scenes(model: VLM, pairs: Sequence[SemanticPair], folder: Path) -> list[dict]:
     """Write each pair's two images as PNG, and return what the manifest says of the pairs.
 
-    An entry has the question's tokens with their ids and roles, the words and ids of the two
-    options, and the library's own L and L* in logits.
+    An entry has the question's tokens with their ids and roles, the image being one token; the
+    words and ids of the two options; and the library's own L and L* in logits. An image's file is
+    named by its content, so that pairs which share an image share its file.
 
     Raises:
         NoticeError: the options' tokens begin alike, so that one step of the decoder cannot tell
             them apart; or the processor's images are not whole steps of 1/255.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     return [_entry(model, pair, folder) for pair in pairs]
 
 
@@ -70,29 +140,47 @@ def _entry(model: VLM, pair: SemanticPair, folder: Path) -> dict:
     if answer.prefix:
         raise NoticeError(
             f"Pair {pair.pair_id}: the tokens of {pair.correct!r} and {pair.incorrect!r} begin "
-            "alike, and the lab's decoder reads only the start token. Choose another pair."
+            "alike, and the lab reads only the first token of an answer. Choose another pair."
         )
     images, differences = {}, {}
     for run in ("clean", "corrupt"):
         inputs = model.inputs(pair.image(run), pair.prompt)
-        images[run] = f"scenes/{pair.pair_id}-{run}.png"
-        pixels = shown(model, inputs.pixel_values)
-        Image.fromarray(pixels).save(folder.parent / images[run], optimize=True)
+        images[run] = _write(shown(model, inputs.pixel_values), folder)
         scores = score(model.logits(inputs), answer)
         differences[run] = float(scores[0] - scores[1])
+    rows = [place[0] for place in places(inputs.image_tokens)]
     return {
         "id": pair.pair_id,
         "task": pair.task,
         "slot": pair.slot,
+        "group": group_of(pair),
         "question": pair.prompt,
-        "tokens": list(inputs.tokens),
-        "roles": list(model.roles(inputs, pair.spans)),
-        "ids": inputs.input_ids[0].tolist(),
+        "tokens": [inputs.tokens[row] for row in rows],
+        "roles": [model.roles(inputs, pair.spans)[row] for row in rows],
+        "ids": inputs.input_ids[0][rows].tolist(),
         "options": [pair.correct, pair.incorrect],
         "option_ids": [answer.correct, answer.incorrect],
         "L": {run: round(value, 6) for run, value in differences.items()},
         "images": images,
     }
+
+
+def places(image_tokens: Sequence[bool]) -> list[list[int]]:
+    """The tokens of each row of the lab's grids: all that the image became are one row."""
+    rows: list[list[int]] = []
+    for token, is_image in enumerate(image_tokens):
+        if is_image and token and image_tokens[token - 1]:
+            rows[-1].append(token)
+        else:
+            rows.append([token])
+    return rows
+
+
+def _write(pixels: np.ndarray, folder: Path) -> str:
+    """Write an image, and return its path from the manifest."""
+    path = folder / f"{hashlib.sha256(pixels.tobytes()).hexdigest()[:12]}.png"
+    Image.fromarray(pixels).save(path, optimize=True)
+    return f"{folder.name}/{path.name}"
 
 
 def shown(model: VLM, pixel_values: torch.Tensor) -> np.ndarray:
@@ -123,8 +211,3 @@ def preprocessing(model: VLM) -> dict:
         "mean": list(of.image_mean),
         "std": list(of.image_std),
     }
-
-
-def files(folder: Path) -> Iterator[Path]:
-    """The images that `write_scenes` wrote under a folder."""
-    return iter(sorted((folder / "scenes").glob("*.png")))

@@ -12,7 +12,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.writers.html5 import HTML5Translator
 
 UNNAMED = "Show code cell "  # how MyST-NB's own names start
-COMPUTED, CHECK, SOLUTION = "How this was computed", "The check", "Solution and why"
+COMPUTED, SOLUTION = "How this was computed", "Solution and why"
 
 
 def fold_of(cell: nodes.Element) -> HideCodeCellNode | None:
@@ -22,12 +22,10 @@ def fold_of(cell: nodes.Element) -> HideCodeCellNode | None:
 
 
 def name_of(cell: nodes.Element, fold: HideCodeCellNode) -> str:
-    """Return what a fold holds: the name in the cell's own metadata, or what its code says."""
+    """Return what a fold holds: the name in the cell's own metadata, or by its kind."""
     if not fold["prompt_show"].startswith(UNNAMED):
         return fold["prompt_show"]
-    if cell["hide_mode"] == "all":
-        return SOLUTION
-    return CHECK if fold.astext().lstrip().startswith("def check_") else COMPUTED
+    return SOLUTION if cell["hide_mode"] == "all" else COMPUTED
 
 
 def merge(before: nodes.Element, cell: nodes.Element) -> None:

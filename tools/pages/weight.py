@@ -6,10 +6,12 @@ a page is blank until it has come.
 
 import base64
 import hashlib
+import io
 import re
 from pathlib import Path
 
 from docutils import nodes
+from PIL import Image
 from sphinx.application import Sphinx
 
 STATE = "application/vnd.jupyter.widget-state+json"
@@ -25,10 +27,20 @@ ALWAYS = ("bs-",)
 ICON = re.compile(r"fa(?:[bsr]|-.*)?$")  # book/assets/icons.css has the book's icons
 
 
+def as_webp(png: bytes) -> bytes:
+    """The same pixels in a third less bytes, or more for photographs and maps."""
+    smaller = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.save(smaller, "WEBP", lossless=True)
+    return smaller.getvalue()
+
+
 def as_file(match: re.Match[str], folder: Path, address: str) -> str:
     """Write a picture that a page holds as base64 into a folder; return its `src`."""
-    content = base64.b64decode(match[2])
-    name = f"{hashlib.sha256(content).hexdigest()[:20]}.{match[1].removesuffix('+xml')}"
+    content, kind = base64.b64decode(match[2]), match[1].removesuffix("+xml")
+    if kind == "png":
+        content, kind = as_webp(content), "webp"
+    name = f"{hashlib.sha256(content).hexdigest()[:20]}.{kind}"
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
     return f'src="{address}/{name}"'
@@ -40,6 +52,8 @@ def lighten(app: Sphinx, page: str, _template: str, context: dict, _tree: nodes.
     address = context["pathto"]("_images", 1)
     if "body" in context:
         body = PICTURE.sub(lambda found: as_file(found, folder, address), context["body"])
+        # The reference has hundreds of these links.
+        body = body.replace('title="Link to this definition"', 'title="Link"')
         context["body"] = WORD.sub(r"\1\2</span>", body)
     scripts = context["script_files"]
     context["script_files"] = [

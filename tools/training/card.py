@@ -14,7 +14,7 @@ GROUPS = (
 )
 LABELS = {"heldout": "held out", "seen": "seen", "plain": "one thing", "distractor": "two things"}
 
-INTRODUCTION = """# Small checkpoints, second edition
+INTRODUCTION = """# Small checkpoints
 
 `blip-mini` is a `BlipForQuestionAnswering`, `llava-mini` is a `LlavaForConditionalGeneration`, and
 `blip-mini-noise` is a `blip-mini` that was also trained on noisy pictures. They are the Hugging
@@ -22,11 +22,21 @@ Face classes of the paper's models, unmodified, but small. They answer questions
 scenes of `tools/scenes`, and nothing else. The weights are float16 safetensors of less than 8 MB
 each, under the repository's licence.
 
-The folders `0`, `1` and `2` are three seeds of one recipe. `unlabelled` is a control: it never saw
-a label that says where something is.
+The book uses seed 0, which this folder holds. Seeds 1 and 2 of the same recipe are in
+`seeds/1` and `seeds/2`. `seeds/unlabelled` is a control: it never saw a label that says where
+something is. `blip-mini-outliers` and `blip-mini-register` are twins of `blip-mini` with planted
+outliers ([their card](blip-mini-outliers/README.md)). `inpaint-mini` has a
+[card of its own](inpaint-mini/README.md).
 
-These models are not yet those that the book's chapters use. The first edition, in the folder above
-this one, is.
+```python
+from transformers import AutoProcessor, BlipForQuestionAnswering
+processor = AutoProcessor.from_pretrained("data/checkpoints/blip-mini", backend="pil")
+model = BlipForQuestionAnswering.from_pretrained("data/checkpoints/blip-mini", dtype="float32")
+inputs = processor(images=image, text="Is this bottle broken or rusty?", return_tensors="pt")
+print(processor.decode(model.generate(**inputs, max_new_tokens=3)[0], skip_special_tokens=True))
+```
+
+LLaVA's prompt is `USER: <image>\\nIs this bottle broken or rusty? ASSISTANT:`.
 
 ## Shapes
 
@@ -36,7 +46,13 @@ this one, is.
 | LLaVA | {llava.image_size} px | {llava.side} x {llava.side} | {layers} layers | 6 layers |
 
 Each layer has 8 heads, and the hidden size is 128. In BLIP, 6 layers are the question encoder's and
-6 the answer decoder's. Each word of the scenes is one token.
+6 the answer decoder's.
+
+BLIP's tokenizer is a lower-casing WordPiece. LLaVA's is a Unigram model with SentencePiece's
+convention that a space belongs to the word after it. Each word of the scenes is one token. In LLaVA
+the answer is the same token as the option in the prompt (`▁bottle`), and only this form is scored;
+in BLIP it is the token `bottle`. Other text is split into characters (in LLaVA, also into bytes),
+so ASCII text has no unknown tokens.
 """
 
 RECIPE = """
@@ -57,16 +73,21 @@ RECIPE = """
    by matching an option's word with the picture. Of the questions with two options, {neither:.0%}
    have no true one, and where a picture has a distractor, it is the other option in {lure:.0%}. One
    picture in twenty is of one plain colour.
+3. **Stage 3** ({steps[2]:,} steps of {further_batch} images with {per_image} questions each, at
+   {rate:.0%} of the learning rate) asks as stage 2 does, about pictures in which further objects
+   and animals have states. Without it, a model knows a state partly by the things it saw in it.
+   The control `unlabelled` has no stage 3.
 
 The loss is the cross-entropy of the answer, and the optimiser AdamW in bfloat16. A word that would
 form a held-out composition is never an option. In `blip-mini-noise`, half of the images of stage 2
 get Gaussian noise on the embeddings of their patches, of a strength between 0 and {noise:g}
 standard deviations.
 
-The recipe was chosen by accuracy. `../sheets/tried.csv` lists what was tried. Seeds 1 and 2 were
-trained once, after the recipe had been committed.
+The recipe was chosen by accuracy. [`sheets/tried.csv`](sheets/README.md) lists what was tried.
+Seeds 1 and 2 were trained once, after the recipe had been committed.
 
-Hardware: {hardware}. Versions of seed 0: {versions}.
+Hardware of stages 1 and 2: {hardware}; of stage 3: {hardware_3}. Versions of stage 3, seed 0:
+{versions}.
 """
 
 LIMITS = """
@@ -76,10 +97,7 @@ LIMITS = """
   that a question names is therefore built in. The control `unlabelled` has no such labels.
 - Questions without a true option are part of the training, and token replacement (STR) makes such
   questions. It is in distribution for these models, but not for the full-size ones.
-- States are known partly by the things that they were seen with: "bent" and "broken" are confused
-  on things that were never seen so, and held-out states of one of two things are answered less
-  well than seen ones. The recipe "further" goes on with pictures in which objects and animals have
-  states, too. It was tried on seed 0 only (`../sheets/tried.csv`).
+- Held-out states of one of two things are answered less well than seen ones, more so by LLaVA.
 - The pictures are clip art in one style. Nothing transfers to photographs. Held-out scenes contain
   new combinations of known words, and new faces, but no new words.
 - Other hardware or versions change the last digits of the weights, and so the results slightly.
@@ -87,22 +105,23 @@ LIMITS = """
 
 
 def write(folder):
-    """Write `folder`/README.md from the measurements of the checkpoints in its folders."""
-    runs = {
-        f"{path.parent.name}, {_which(path.parent.parent.name)}": json.loads(path.read_text())
-        for path in sorted(folder.glob("*/*/metrics.json"))
-    }
-    first = json.loads((folder / "0" / "blip-mini" / "metrics.json").read_text())["training"]
-    control = folder / "unlabelled" / "blip-mini" / "metrics.json"
+    """Write `folder`/README.md from the measurements of the checkpoints in it and in its seeds."""
+    paths = [folder / name / "metrics.json" for name in evaluation.CLASSES]
+    paths += sorted((folder / "seeds").glob("*/*/metrics.json"))
+    runs = {_title(path.parent): json.loads(path.read_text()) for path in paths}
+    first = runs["blip-mini, seed 0"]["training"]
     recipe = RECIPE.format(
         steps=first["recipe"]["steps"],
-        unlabelled=json.loads(control.read_text())["training"]["recipe"]["steps"],
+        unlabelled=runs["blip-mini, unlabelled"]["training"]["recipe"]["steps"],
         batch=batches.BATCH,
+        further_batch=loops.FURTHER_BATCH,
+        rate=loops.FURTHER_RATE,
         per_image=QUESTIONS_PER_IMAGE,
         neither=NEITHER,
         lure=LURE,
         noise=loops.MOST_NOISE,
-        hardware=first["hardware"],
+        hardware=first.get("before", first)["hardware"],
+        hardware_3=first["hardware"],
         versions=", ".join(f"{name} {number}" for name, number in first["versions"].items()),
     )
     introduction = INTRODUCTION.format(
@@ -112,9 +131,12 @@ def write(folder):
     (folder / "README.md").write_text("".join(parts), encoding="utf-8")
 
 
-def _which(folder):
-    """What the models in a folder are: a seed, or a control."""
-    return f"seed {folder}" if folder.isdigit() else folder
+def _title(checkpoint):
+    """The name of a checkpoint, and its seed or which control it is."""
+    where = checkpoint.parent
+    if where.parent.name != "seeds":
+        return f"{checkpoint.name}, seed 0"
+    return f"{checkpoint.name}, {'seed ' if where.name.isdigit() else ''}{where.name}"
 
 
 def _accuracy(runs):

@@ -168,7 +168,9 @@ def picture(image):
 
 
 def _ask_blip(model, inputs):
-    seen = model.vision_model(inputs.pixel_values).last_hidden_state
+    # Most of the work is the tower, and several questions are of one picture.
+    pictures, which = inputs.pixel_values.unique(dim=0, return_inverse=True)
+    seen = model.vision_model(pictures).last_hidden_state[which]
     question = model.text_encoder(
         input_ids=inputs.input_ids, encoder_hidden_states=seen
     ).last_hidden_state

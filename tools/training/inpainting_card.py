@@ -64,7 +64,7 @@ CARD = """# inpaint-mini
 
 A small inpainting model for the rendered scenes of `data/embedded`: it paints a box of a picture
 as a caption says ("the goat pulling the car", "this bottle rusty", "this person feeling sad"). It
-makes the corrupt pictures of generative semantic pairs (`book/13_generative.md`) and knows
+makes the corrupt pictures of generative semantic pairs (`book/12_noise.md`) and knows
 nothing else. The class is diffusers' `UNet2DConditionModel`, with a `DDIMScheduler`; {weights:,}
 weights in float16 safetensors. Licence as the repository's.
 

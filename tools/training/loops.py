@@ -19,6 +19,7 @@ from tools.training.recipes import WEIGHT_DECAY
 
 LEARNING_RATE = 1e-3
 VISION_RATE = 0.3  # of the learning rate, once the tower is trained on patches
+FURTHER_RATE, FURTHER_BATCH = 0.3, 64  # of the learning rate, and images a step, in stage 3
 WARM_UP, HOLD = 0.05, 0.4  # parts of the steps; then a cosine down to FLOOR
 FLOOR = 0.02
 STOP_WEIGHT = 0.1  # of the token that ends an answer, which generate() needs

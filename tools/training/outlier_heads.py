@@ -2,9 +2,9 @@
 
 Without this, heads would meet a direction that they were never trained on. First every head reads
 an outlier as a mean background patch (`as_background`). Then some heads are steered (`steer`):
-sinks are drawn onto outliers; the avoider keeps away, and what it would read there spoils its
-token; the detecting and the indifferent head are left alone. What fine-tuning makes of that is
-measured.
+followers are drawn onto outliers; the avoider keeps away, and what it would read there speaks
+against the answer (`contrary`); the detecting and the indifferent head are left alone. What
+fine-tuning makes of that is measured.
 """
 
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ import torch
 
 from tools.training import forward
 
-SINK, AVOID = 6.0, -8.0  # added to the score of an outlier, in nats
+FOLLOW, AVOID = 6.0, -8.0  # added to the score of an outlier, in nats
 SPOILING = 10.0  # the avoider's value of an outlier, in mean norms of its values
 RIDGE = 1e-3  # of the mean square of a head's queries
 
@@ -26,11 +26,11 @@ class Known:
     avoider: tuple
     indifferent: tuple
     detecting: tuple
-    sinks: tuple
+    followers: tuple
 
     def groups(self):
         """{what is known: heads}."""
-        return {name: v if name == "sinks" else (v,) for name, v in vars(self).items()}
+        return {name: v if name == "followers" else (v,) for name, v in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,37 @@ def constant_query(queries):
 def choose(reading):
     """Known heads: the detecting one looks most at things. The half that looks least at things has
     the avoider, whose queries are the most constant, the indifferent one, which comes next, and the
-    sinks."""
+    followers."""
     layers, heads = reading.things.shape
     order = [divmod(int(i), heads) for i in reading.things.flatten().argsort()]
     idle = order[: layers * heads // 2]
     steady = sorted(idle, key=lambda at: constant_query(reading.queries[at[0], :, at[1]])[1])
     return Known(steady[0], steady[1], order[-1], tuple(sorted(steady[2:])))
+
+
+def contrary(model, pixels, batch, layer, head):
+    """(width,) the direction of a head's output that speaks most against the answers of a batch,
+    where it is added at the tokens of the question that are the answer.
+
+    Against: it lowers the answer's logit minus that of all other tokens together, on average.
+    """
+    nothing = []
+
+    def add(module, args):
+        nothing.append(torch.zeros_like(args[0], requires_grad=True))
+        return (args[0] + nothing[0],)
+
+    cross = model.text_encoder.encoder.layer[layer].crossattention
+    with cross.output.dense.register_forward_pre_hook(add):
+        images = forward.blip_image(model.vision_model, pixels)
+        scores = forward.blip_logits(model, images, batch)[:, 0]
+    answers = batch["answers"][:, :1]
+    others = scores.scatter(1, answers, -torch.inf).logsumexp(1)
+    gaps = scores.gather(1, answers)[:, 0] - others
+    (slope,) = torch.autograd.grad(gaps.sum(), nothing)
+    there = slope[batch["questions"] == answers].mean(0)
+    own = there.unflatten(0, (cross.self.num_attention_heads, -1))[head]
+    return -own / own.norm()
 
 
 @torch.no_grad()
@@ -115,21 +140,20 @@ def as_background(model, axis, planted, without):
 
 
 @torch.no_grad()
-def steer(model, axis, size, known, reading):
+def steer(model, axis, size, known, reading, spoiling):
     """Add to the known heads' scores of outliers, and to what the avoider reads there.
 
-    size: the tower's mean output on the axis of outliers.
+    size: the tower's mean output on the axis of outliers; spoiling: (width,) the direction that is
+    added to the avoider's values of them.
     """
     modules = cross_attentions(model)
     width = modules[0].attention_head_size
-    for (layer, head), shift in [(at, SINK) for at in known.sinks] + [(known.avoider, AVOID)]:
+    for (layer, head), shift in [(at, FOLLOW) for at in known.followers] + [(known.avoider, AVOID)]:
         direction, _ = constant_query(reading.queries[layer, :, head])
         rows = slice(head * width, (head + 1) * width)
         modules[layer].key.weight[rows, axis] += shift * width**0.5 / size * direction
     layer, head = known.avoider
     rows = slice(head * width, (head + 1) * width)
-    output = model.text_encoder.encoder.layer[layer].crossattention.output.dense.weight[:, rows]
-    spoiling = torch.linalg.svd(output).Vh[0]
     modules[layer].value.weight[rows, axis] += (
         SPOILING * reading.values[layer, head] / size * spoiling
     )

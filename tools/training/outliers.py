@@ -27,14 +27,15 @@ from tools import scenes as renderer
 from tools.training.pool import ROLES
 
 RATIO = 10.0  # an outlier's norm, in medians of its picture
-UNITS = 8  # linear units of a rule; each takes two neurons
-FIRING, FEW, MANY = 4, 2, 6  # patches of a picture on which the units should fire, and may
+UNITS = 16  # linear units of a rule; each takes two neurons
+LEAST, MOST = 3, 5  # patches of a picture on which the units should fire
+FEW, MANY = 2, 6  # and may
 STEEPNESS = 30.0  # of a step, in units of a rule's score
-STARTS, STEPS, RATE, BATCH = 4, 1000, 0.02, 64  # of fitting a rule
+STARTS, STEPS, RATE, BATCH = 2, 1500, 0.1, 64  # of fitting a rule
 HELD_OUT = 0.2  # part of the pictures by which the best start is chosen
 MARGIN = 1 / 3  # of the score on either side of zero
 SPREAD = 3.0  # by how much a place that fires in every picture lowers its own score
-MISSED, TOUCHED = 2.0, 6.0  # weight of a patch that should fire, and of one that a mask reaches
+MISSED, TOUCHED = 2.0, 8.0  # weight of a patch that should fire, and of one that a mask reaches
 SMOOTHING = 0.03  # of how often each place fires
 RIDGE = 0.05  # added to the variance of every state
 
@@ -130,8 +131,8 @@ def away_from_things(roles, side):
 
 
 def fit_rule(states, allowed, forbidden, seed):
-    """A rule that fires on about FIRING of the allowed patches of each picture, not always the same
-    places, and on no forbidden one.
+    """A rule that fires on LEAST to MOST of the allowed patches of each picture, not always on the
+    same places, and on no forbidden one.
 
     Of STARTS random starts the one is kept that does best on pictures that were not fitted. The
     arguments are as in `_fit`.
@@ -155,8 +156,10 @@ def quality(rule, states, forbidden):
 def _fit(states, allowed, forbidden, seed):
     """A rule of UNITS units from one random start.
 
-    In every step the highest scores of each picture's allowed patches are to rise above a margin
-    and all others to fall below one; the more often a place has fired, the lower it counts.
+    In every step the LEAST highest scores of each picture's allowed patches are to rise above a
+    margin, and all but the MOST highest to fall below one. What lies between is free: no linear
+    units draw a line at the same rank in every picture. The more often a place has fired, the
+    lower it counts.
 
     states: (n, 1 + patches, width) that the last MLP reads; allowed, forbidden: bool (n, patches).
     """
@@ -167,7 +170,7 @@ def _fit(states, allowed, forbidden, seed):
     covariance = torch.cov(known.T) + RIDGE * torch.eye(width)
     whiten = torch.linalg.cholesky(torch.linalg.inv(covariance))
     weights = torch.randn(width, UNITS, generator=choice) / width**0.5
-    share = FIRING / UNITS * len(states) / len(known)
+    share = MOST / UNITS * len(states) / len(known)
     # Among a sample: quantile() takes no more.
     sample = (known[:: 1 + len(known) // 10_000] - center) @ whiten @ weights
     bias = -torch.quantile(sample, 1 - share, 0)
@@ -180,10 +183,12 @@ def _fit(states, allowed, forbidden, seed):
         whitened = (states[rows].float() - center) @ whiten
         score = (whitened @ weights + bias).amax(-1)
         ranked = (score.detach() - SPREAD * often).masked_fill(~allowed[rows], -torch.inf)
-        chosen = torch.zeros_like(score).scatter_(1, ranked.topk(FIRING, 1).indices, 1)
+        highest = ranked.topk(MOST, 1).indices
+        chosen = torch.zeros_like(score).scatter_(1, highest[:, :LEAST], 1)
+        free = torch.zeros_like(score).scatter_(1, highest[:, LEAST:], 1)
         often = (1 - SMOOTHING) * often + SMOOTHING * chosen.mean(0)
         weight = torch.where(forbidden[rows], TOUCHED, torch.where(chosen > 0, MISSED, 1.0))
-        costs = F.softplus((1 - 2 * chosen) * score / MARGIN + 1) * weight
+        costs = F.softplus((1 - 2 * chosen) * score / MARGIN + 1) * weight * (1 - free)
         optimizer.zero_grad()
         costs.sum(1).mean().backward()
         optimizer.step()

@@ -50,4 +50,4 @@ RECIPES = {
     "unlabelled": Recipe("captions", captions=0.1, steps=(900, 2700, 0)),
     "further": Recipe("patches", captions=0.1, steps=(1800, 2700, 400)),
 }
-CHOSEN = "captions"
+CHOSEN = "further"

@@ -1,0 +1,381 @@
+"""The graded week: variants, and what the grader makes of submissions of every kind."""
+
+import json
+import os
+import re
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import course_submissions as submissions
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from notice_lib.models.load import EMBEDDED
+from tools.course.asking import ask, run_cells
+from tools.course.by_hand import LIBRARY, REFUSED, SELF_CHECK, refusing, write_library
+from tools.course.grading import LONGEST, grade, judge, read_answers
+from tools.course.issuing import issue, read_seed, read_students
+from tools.course.notebooks import (
+    CODE_STUB,
+    NotAProblemSet,
+    for_nbgrader,
+    for_students,
+    submitted_cells,
+)
+from tools.course.problems import APART, PROBLEM_SETS, Problem
+from tools.course.variants import draw, generator, graded_cases, own_case, pool_of, variant
+
+SEED = "a private seed of the tests"
+FIRST, SECOND = PROBLEM_SETS
+PROBLEMS = [(name, problem) for name, problems in PROBLEM_SETS.items() for problem in problems]
+FULL = {
+    name: {problem.name: problem.points for problem in problems}
+    for name, problems in PROBLEM_SETS.items()
+}
+POOL = pool_of(SEED, "ada", FIRST)  # of all tests in the gate, since a pool takes seconds
+
+
+def named(kind: str, *problem_sets: str) -> str:
+    """A student of this kind whose variants come from the same pool as all others'."""
+    names = (f"{kind}{n}" for n in count())
+    return next(
+        name for name in names if all(pool_of(SEED, name, one) is POOL for one in problem_sets)
+    )
+
+
+def hand_in(folder: Path, student: str, problem_set: str, sources: dict[str, str]) -> Path:
+    """A student's notebook with these answers."""
+    notebook = for_students(problem_set)
+    for cell in notebook.cells:
+        cell.source = sources.get(cell.metadata.nbgrader.grade_id, cell.source)
+    path = folder / student / problem_set / f"{problem_set}.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def points(marks, student: str) -> dict[str, float]:
+    return {mark.problem: mark.points for mark in marks if mark.student == student}
+
+
+def said(marks, student: str) -> dict[str, str]:
+    return {mark.problem: mark.said for mark in marks if mark.student == student}
+
+
+# Variants
+
+
+def test_a_variant_is_decided_by_the_seed_and_the_student():
+    problem = PROBLEM_SETS[FIRST][1]
+    cases = [
+        own_case(seed, student, FIRST, problem)
+        for seed in (SEED, "another seed")
+        for student in ("ada", "bob")
+    ]
+    assert own_case(SEED, "ada", FIRST, problem) == cases[0]
+    assert all(one != other for i, one in enumerate(cases) for other in cases[:i])
+    assert cases[0] not in graded_cases(SEED, "ada", FIRST, problem)
+
+
+def test_a_case_whose_answer_is_a_listed_mistake_is_not_issued():
+    values = {"near": 1.0, "apart": 1 + 2 * APART}
+    problem = Problem(
+        "made up", 1, 1.0,
+        draw=lambda pool, rng: {"at": str(rng.choice(["near", "apart"]))},
+        answer=lambda pool, case: [(2 * APART,), (values[case["at"]] + 3 * APART,)],
+        slips=lambda pool, case: {"a mistake": [(np.nan,), (1 + 3 * APART,)]},
+    )  # fmt: skip
+    cases = [draw(problem, POOL, generator(SEED, n)) for n in range(20)]
+    assert cases == [{"at": "apart"}] * 20
+    values["apart"] = values["near"]
+    with pytest.raises(RuntimeError, match="made up"):
+        draw(problem, POOL, generator(SEED))
+
+
+@pytest.mark.parametrize(
+    "problem_set, problem", PROBLEMS, ids=[problem.name for _, problem in PROBLEMS]
+)
+def test_answers_lie_apart_from_zero_and_from_mistakes(problem_set, problem):
+    student = named("ada", problem_set)
+    cases = graded_cases(SEED, student, problem_set, problem)
+    assert len(cases) == max(1, problem.hidden)
+    for case in [*cases, own_case(SEED, student, problem_set, problem)]:
+        right = np.concatenate(problem.answer(POOL, case))
+        mistakes = [np.concatenate(one) for one in problem.slips(POOL, case).values()]
+        distances = np.abs([right, *(right - one for one in mistakes)])
+        assert np.nanmin(distances) >= APART * problem.tolerance
+
+
+@pytest.mark.parametrize("problem_set", PROBLEM_SETS)
+def test_the_right_answers_get_all_points(problem_set, tmp_path, monkeypatch):
+    """As a student computes them, from the notebook and the variant alone."""
+    student = named("right", problem_set)
+    path = hand_in(tmp_path, student, problem_set, submissions.RIGHT[problem_set])
+    told = variant(SEED, student, problem_set)
+    (tmp_path / "variant.json").write_text(json.dumps(told))
+    monkeypatch.chdir(tmp_path)
+    cells, _ = submitted_cells(path, problem_set)
+    for cell in cells:
+        with refusing(cell["problem"]):
+            namespace, errors = run_cells([cell], [cell["problem"]])
+        assert not errors
+    for problem in PROBLEM_SETS[problem_set]:
+        cases = graded_cases(SEED, student, problem_set, problem)
+        with refusing(problem.name):
+            answers = ask(problem.name, cases, namespace)
+        assert judge(problem, POOL, cases, answers) == (problem.points, [])
+
+
+@pytest.mark.parametrize(
+    "problem_set, problem", PROBLEMS, ids=[problem.name for _, problem in PROBLEMS]
+)
+def test_a_mistake_gets_nothing_and_is_named(problem_set, problem):
+    (case,) = graded_cases(SEED, named("ada", problem_set), problem_set, problem)[:1]
+    right = problem.answer(POOL, case)
+    for why, wrong in problem.slips(POOL, case).items():
+        parts = [
+            np.where(np.isnan(mistake), number, mistake).tolist()
+            for number, mistake in zip(right, wrong, strict=True)
+        ]
+        got, lines = judge(problem, POOL, [case], [{"parts": parts}])
+        untouched = sum(bool(np.isnan(part).all()) for part in wrong)
+        assert got == pytest.approx(problem.points * untouched / len(right), abs=0.01)
+        assert set(lines) == {why}
+
+
+# Notebooks
+
+
+@pytest.mark.parametrize("problem_set", PROBLEM_SETS)
+def test_students_get_nbgraders_format_without_its_hidden_tests(problem_set):
+    given, source = for_students(problem_set), for_nbgrader(problem_set)
+    ids = [cell.metadata.nbgrader.grade_id for cell in given.cells]
+    assert len(set(ids)) == len(ids) and all(re.fullmatch(r"[\w-]+", name) for name in ids)
+    problems = {problem.name for problem in PROBLEM_SETS[problem_set]}
+    assert {name[len("test-") :] for name in ids if name.startswith("test-")} == problems
+    assert {name[len("answer-") :] for name in ids if name.startswith("answer-")} == problems
+    assert sum(cell.metadata.nbgrader.get("points", 0) for cell in given.cells) == 25
+    for cell, teachers in zip(given.cells, source.cells, strict=True):
+        settings = cell.metadata.nbgrader
+        assert settings.schema_version == 3 and settings.locked != settings.solution
+        assert ("points" in settings) == settings.grade
+        cleared = re.sub(r" *### BEGIN SOLUTION\n|\n *### END SOLUTION", "", teachers.source)
+        cleared, hidden = re.subn(r"\n### BEGIN HIDDEN.*END HIDDEN TESTS", "", cleared, flags=re.S)
+        assert cleared == cell.source
+        assert hidden == settings.grade_id.startswith("test-")
+    assert source.cells[-1].source != CODE_STUB
+
+
+def test_locked_cells_are_graded_as_they_were_issued(tmp_path):
+    path = hand_in(
+        tmp_path, "ada", FIRST, {"given-2": "def difference(*_): return 1", "test-p_value": "0"}
+    )
+    cells, _ = submitted_cells(path, FIRST)
+    sources = [cell["source"] for cell in cells]
+    assert sum("logits[answer.correct]" in source for source in sources) == 1
+    assert not any("return 1" in source or "assert" in source for source in sources)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [c for c in notebook.cells if "enough" not in c.metadata.nbgrader.grade_id]
+    nbformat.write(notebook, path)
+    with pytest.raises(NotAProblemSet, match="answer-enough_needed"):
+        submitted_cells(path, FIRST)
+
+
+def test_bad_lists_and_seeds_are_refused(tmp_path):
+    for text in ("", "ada\nada", "ada\n../bob", "ada lovelace"):
+        (tmp_path / "students").write_text(text)
+        with pytest.raises(SystemExit, match="students"):
+            read_students(tmp_path / "students")
+    (tmp_path / "students").write_text("ada\n\nbob\n")
+    assert read_students(tmp_path / "students") == ["ada", "bob"]
+    with pytest.raises(SystemExit, match="secrets"):
+        read_seed(tmp_path / "seed")
+    (tmp_path / "seed").write_text("1234\n")
+    with pytest.raises(SystemExit, match="guessed"):
+        read_seed(tmp_path / "seed")
+
+
+def test_issuing_writes_variant_and_checkpoint_beside_each_notebook(tmp_path):
+    student = named("ada", FIRST, SECOND)
+    issue(SEED, [student], tmp_path)
+    for problem_set in PROBLEM_SETS:
+        folder = tmp_path / "to_students" / student / problem_set
+        told = variant(SEED, student, problem_set)
+        checkpoint = [] if told["checkpoint"] in EMBEDDED else ["checkpoint"]
+        names = [*checkpoint, f"{problem_set}.ipynb", "variant.json"]
+        assert sorted(path.name for path in folder.iterdir()) == names
+        assert json.loads((folder / "variant.json").read_text()) == told
+    assert (tmp_path / "nbgrader" / "source" / FIRST / f"{FIRST}.ipynb").exists()
+
+
+# What is refused, and what comes back
+
+
+@pytest.mark.parametrize("secret", [LIBRARY / "seed", Path(sys.prefix) / "seed", Path("/usr/seed")])
+def test_what_submissions_could_read_is_refused(secret, tmp_path):
+    with pytest.raises(SystemExit, match=f"can read {secret}"):
+        grade(SEED, tmp_path / "submitted", tmp_path / "marks", secret=[secret])
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", []),
+        ("no JSON", ["its answers cannot be read"]),
+        (b"\xff", ["its answers cannot be read"]),
+        ("[" * 10**5, ["its answers cannot be read"]),
+        ("1" * 5000, ["its answers cannot be read"]),
+        ("[]", ["its answers cannot be read"]),
+        ('{"problems": {"p_value": 3}, "errors": []}', ["its answers cannot be read"]),
+        ('{"problems": {}, "errors": 3}', ["its answers cannot be read"]),
+        (" " * (LONGEST + 1), ["its answers are too long"]),
+        ('{"problems": {}, "errors": ["two\\nlines", 3]}', ["two lines", "3"]),
+    ],
+)
+def test_answers_that_cannot_be_read_are_none(text, said, tmp_path):
+    path = tmp_path / "answers.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert read_answers(path) == ({}, said)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    ["NaN", "Infinity", "-Infinity", "1e999", "1" + 400 * "0", "null", '"x"', "[]", "{}", "[0, 0]"],
+)
+def test_an_answer_that_is_no_number_gets_nothing(parts, tmp_path):
+    problem = PROBLEM_SETS[SECOND][1]
+    cases = graded_cases(SEED, named("ada", SECOND), SECOND, problem)
+    for form in (parts, f"[{parts}]", f"[[{parts}]]", f'{{"parts": [[{parts}]]}}'):
+        text = f'{{"problems": {{"p_value": [{form}, {{"parts": {form}}}]}}, "errors": []}}'
+        (tmp_path / "answers.json").write_text(text)
+        answers, errors = read_answers(tmp_path / "answers.json")
+        found, said = judge(problem, POOL, cases, answers["p_value"])
+        assert (found, errors) == (0, []) and said
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder", "text", "other", "cell", "name"])
+def test_a_file_that_is_no_notebook_is_refused(what, tmp_path):
+    path = hand_in(tmp_path, "ada", FIRST, {})
+    notebook = json.loads(path.read_text())
+    path.rename(tmp_path / "notebook")
+    if what == "link":
+        path.symlink_to(tmp_path / "notebook")
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    elif what == "text":
+        path.write_text("[" * 10**5)
+    elif what == "other":
+        path.write_text("[1]")
+    else:
+        changes = {"cell": {"source": {"a": 1}}, "name": {"metadata": {"nbgrader": 3}}}
+        notebook["cells"][0] |= changes[what]
+        path.write_text(json.dumps(notebook))
+    words = "is no notebook" if path.is_file() and not path.is_symlink() else "is a link, no file"
+    with pytest.raises(NotAProblemSet, match=words):
+        submitted_cells(path, FIRST)
+
+
+# By hand
+
+
+def test_the_library_behind_the_fence_has_lost_what_is_to_be_done_by_hand(tmp_path):
+    """Whatever a submission imports or restores, under whatever name."""
+    for problem, modules in REFUSED.items():
+        write_library([problem], tmp_path / problem)
+        changed = {
+            "notice_lib." + ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
+            for path in LIBRARY.rglob("*.py")
+            if (copy := tmp_path / problem / path.relative_to(LIBRARY)).exists()
+            and copy.read_bytes() != path.read_bytes()
+        }
+        assert changed == {*modules, SELF_CHECK}
+        assert not (tmp_path / problem / "exercises").exists()
+    patches = (tmp_path / "patched_difference/patching/engine.py").read_text()
+    assert "MAX_TOKENS = 4096" in patches and "check_placed(" not in patches
+    statistics = (tmp_path / "p_value/heads/statistics.py").read_text()
+    assert "signs @ both" not in statistics and "np.quantile" in statistics
+
+
+# Submissions
+
+
+def test_submissions_of_every_kind(tmp_path):
+    """Slow ones are graded weekly."""
+    inbox, out = tmp_path / "submitted", tmp_path / "marks"
+    kinds = {
+        "right": submissions.RIGHT[FIRST],
+        "lazy": submissions.LAZY_AND_BROKEN,
+        "cheating": submissions.CHEATING[FIRST],
+    }
+    names = {kind: named(kind, FIRST) for kind in [*kinds, "empty"]}
+    for kind, sources in kinds.items():
+        hand_in(inbox, names[kind], FIRST, sources)
+    (inbox / names["empty"] / FIRST).mkdir(parents=True)
+    marks = grade(SEED, inbox, out)
+
+    assert points(marks, names["right"]) == FULL[FIRST]
+    for kind in ("lazy", "cheating", "empty"):
+        assert sum(points(marks, names[kind]).values()) == 0, said(marks, names[kind])
+    lazy = said(marks, names["lazy"])
+    assert lazy["patched_difference"].startswith("nothing is written into the run")
+    assert "no function percent_recovered" in lazy["percent_recovered"]
+    assert "SyntaxError" in lazy["percent_recovered"]
+    assert "NameError" in lazy["enough_needed"]
+    cheats = said(marks, names["cheating"])
+    assert "to be done by hand" in cheats["patched_difference"]
+    assert "cannot be read" in cheats["enough_needed"]
+    looks = {mark.look for mark in marks if mark.student == names["cheating"]}
+    assert looks == {"importlib sys.modules"}
+    assert f"there is no {FIRST}.ipynb" in said(marks, names["empty"])["enough_needed"]
+
+    assert len(pd.read_csv(out / "marks.csv")) == len(marks) == 4 * len(PROBLEM_SETS[FIRST])
+    assert "The head is enough for little." in set(pd.read_csv(out / "written.csv").text)
+    assert "21 of 21 points" in (out / f"{names['right']}-{FIRST}.md").read_text()
+
+
+@pytest.mark.weekly
+def test_a_class_is_graded_in_ten_minutes(tmp_path, record_property):
+    """35 students with variants of their own, as they come in. On two cores."""
+    inbox, out = tmp_path / "submitted", tmp_path / "marks"
+    kinds = {
+        "right": submissions.RIGHT[FIRST],
+        "lazy": submissions.LAZY,
+        "cheating": submissions.CHEATING[FIRST],
+        "broken": submissions.BROKEN,
+        "slow": submissions.SLOW,
+    }
+    students = ["right"] * 18 + ["lazy"] * 6 + ["cheating"] * 4 + ["broken"] * 4 + ["slow"]
+    names = [f"{kind}{n}" for n, kind in enumerate(students)]
+    for name, kind in zip(names, students, strict=True):
+        hand_in(inbox, name, FIRST, kinds[kind])
+    for name in ("empty1", "empty2"):
+        (inbox / name / FIRST).mkdir(parents=True)
+    started = time.monotonic()
+    marks = grade(SEED, inbox, out)
+    minutes = (time.monotonic() - started) / 60
+    record_property("minutes for 35 submissions", f"{minutes:.1f}")
+    assert len(marks) == 35 * len(PROBLEM_SETS[FIRST])
+    for name in (*names, "empty1", "empty2"):
+        wanted = FULL[FIRST] if name.startswith("right") else dict.fromkeys(FULL[FIRST], 0)
+        assert points(marks, name) == wanted, said(marks, name)
+    slow = said(marks, names[students.index("slow")])
+    assert "120 seconds of computing" in slow["enough_needed"]
+    assert minutes < 10
+
+
+@pytest.mark.weekly
+def test_the_second_set_is_graded(tmp_path):
+    inbox = tmp_path / "submitted"
+    hand_in(inbox, "right", SECOND, submissions.RIGHT[SECOND])
+    hand_in(inbox, "cheating", SECOND, submissions.CHEATING[SECOND])
+    marks = grade(SEED, inbox, tmp_path / "marks")
+    assert points(marks, "right") == FULL[SECOND]
+    assert set(points(marks, "cheating").values()) == {0}
+    for problem in ("three_parts", "p_value"):
+        assert "to be done by hand" in said(marks, "cheating")[problem]

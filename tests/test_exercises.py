@@ -1,0 +1,137 @@
+"""Exercises: what their checks accept and refuse, and the form that all of them have."""
+
+import ast
+import importlib
+import inspect
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from exercise_answers import CASES, REFUSED
+
+from notice_lib import exercises
+from notice_lib.exercises.verdict import Verdict, check
+from tools.exercises import LETTERS, ROOT, all_exercises, is_solution, notes, objectives, page
+
+for path in Path(__file__).parent.glob("answers_*.py"):
+    importlib.import_module(path.stem)  # fills CASES
+
+
+def checks():
+    """All checks of the package by name, such as "welcome.check_chance"."""
+    found = {}
+    for name in exercises.__all__:
+        module = importlib.import_module(f"notice_lib.exercises.{name}")
+        for other, thing in inspect.getmembers(module, inspect.isfunction):
+            if other.startswith("check_") and thing.__module__ == module.__name__:
+                found[f"{name}.{other}"] = thing
+    return found
+
+
+CHECKS = checks()
+EXERCISES = all_exercises()
+HINTS = ("Hint", "Stronger hint")
+
+
+def test_every_check_is_tried_with_every_kind_of_answer():
+    assert set(CASES) == set(CHECKS)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_check_accepts_what_is_right_and_says_what_is_wrong(name):
+    check, case = CHECKS[name], CASES[name]()
+    assert set(case.refused) >= REFUSED
+
+    def said(answer):
+        verdict = check(answer, *case.given)
+        assert isinstance(verdict, Verdict)
+        return verdict
+
+    assert said(case.right).is_right, said(case.right)
+    if case.rounded is not None:
+        assert said(case.rounded).is_right, said(case.rounded)
+    for kind, (answer, words) in case.refused.items():
+        verdict = said(answer)
+        assert verdict.startswith("Not yet: ") and words in verdict, (kind, verdict)
+    assert said(None).startswith("Nothing to check yet: ")
+
+
+def test_a_function_that_stops_is_said_and_one_that_returns_nothing_is_not_begun():
+    from notice_lib.exercises.welcome import check_chance
+
+    assert check_chance(lambda hits, n: 1 / 0) == (
+        "Not yet: it stops with ZeroDivisionError: division by zero"
+    )
+    assert check_chance(lambda hits, n: ...).startswith("Nothing to check yet: ")
+
+
+def test_a_verdict_is_shown_as_a_sentence():
+    verdict = check(lambda answer: "It is 2.")(2)
+    assert verdict == "Right. It is 2." and verdict._repr_markdown_() == verdict
+
+
+@pytest.mark.parametrize("one", EXERCISES, ids=lambda one: one.number)
+def test_an_exercise_has_hints_an_empty_cell_that_calls_its_check_and_a_solution(one):
+    text, *between, last = one.cells
+    assert HINTS[0] in (hints := re.findall(r"<summary>(.+?)</summary>", text.source))
+    assert hints == list(HINTS[: len(hints)])
+    assert hints == list(HINTS) or one.difficulty < 3
+    assert text.source.count("<details>") == text.source.count("</details>") == len(hints)
+    calls = [cell.source for cell in between if "exercises.check_" in cell.source]
+    (check,) = set(re.findall(r"exercises\.(check_\w+)", "\n".join(calls)))
+    module = re.sub(r"^\d\d_", "", one.chapter)
+    assert f"{module}.{check}" in CHECKS
+    assert is_solution(last) and check in last.source
+    assert re.search(r"\bWhy\b", last.source), "the solution says why"
+
+
+def test_exercises_are_numbered_by_their_chapter_and_in_order():
+    seen = Counter()
+    for one in EXERCISES:
+        chapter = int(one.chapter[:2])
+        seen[chapter] += 1
+        assert one.number == f"{chapter}.{seen[chapter]}"
+
+
+def test_every_check_belongs_to_an_exercise_and_its_docstring_has_the_number():
+    used = {}
+    for one in EXERCISES:
+        (name,) = set(re.findall(r"exercises\.(check_\w+)", one.cells[-1].source))
+        used[f"{one.chapter[3:]}.{name}"] = one.number
+    assert set(used) == {name for name in CHECKS if not name.startswith("worksheet.")}
+    for name, number in used.items():
+        assert CHECKS[name].__doc__.startswith(f"{number}: "), name
+
+
+def test_no_chapter_defines_a_check():
+    for path in (ROOT / "book").glob("[0-9][0-9]_*.md"):
+        assert "def check_" not in path.read_text(), path.name
+
+
+def test_marks_are_in_range_and_many_exercises_are_open():
+    for one in EXERCISES:
+        assert 1 <= one.difficulty <= 5 and 1 <= one.importance <= 5 and one.minutes <= 30
+    assert sum(one.kind == "create" for one in EXERCISES) >= 8
+
+
+def test_every_exercise_practises_an_objective_and_every_objective_is_practised_twice():
+    practised = notes()
+    assert list(practised) == [one.number for one in EXERCISES]
+    count = Counter(key for keys, _ in practised.values() for key in keys)
+    assert set(count) == set(objectives()) and len(count) == len(LETTERS)
+    assert min(count.values()) >= 2
+    assert all(note.endswith((".", "?")) for _, note in practised.values())
+
+
+def test_the_list_of_exercises_is_in_sync():
+    text = (ROOT / "book" / "exercises.md").read_text()
+    assert text == page(), "./run pairs brings it up to date; commit it"
+
+
+@pytest.mark.parametrize("name", exercises.__all__)
+def test_a_check_reads_no_file_of_the_book(name):
+    """Students may have the library alone."""
+    source = inspect.getsource(importlib.import_module(f"notice_lib.exercises.{name}"))
+    strings = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    assert not any(isinstance(one, str) and "book/" in one for one in strings)

@@ -1,0 +1,327 @@
+"""Carry a patch in Chromium: Start, the grids, the table, the guess, the challenge and the card."""
+
+import re
+
+import numpy as np
+import pytest
+from browsing import press, tab_to
+from lab_page import (
+    DIRECTIONS,
+    MINUS,
+    alone,
+    check_whole,
+    manifest,
+    model,
+    pairs,
+    patched,
+    read,
+    section,
+    settle,
+    start,
+)
+
+from notice_lib import Circuit, Site, sweep
+from notice_lib.pairs import PairSet
+from notice_lib.patching import MatchedDonors
+
+MANIFEST = manifest("blip-mini")
+PRIME = "\N{PRIME}"
+HERE = section("carry")
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    with alone(browser, tmp_path) as page:
+        yield page
+
+
+def choose(page, label):
+    """Choose an option of the focused list by typing its beginning, and wait for its results."""
+    page.keyboard.type(label)
+    settle(page, "carry")
+
+
+def results(page):
+    return page.locator(".lab-result").all_inner_texts()
+
+
+def carried(page):
+    return page.locator(".lab-carried button").all_inner_texts()
+
+
+def guess_by_keyboard(page, row, layer, flips):
+    """Fill the form that asks for a guess, send it, and wait for what the map says of it."""
+    for number, text in enumerate((row, layer, flips), start=2):
+        tab_to(page, f".lab-guess :nth-child({number}) :is(select, input)")
+        page.keyboard.type(text)
+    press(page, "Enter")
+    page.wait_for_selector("text=patched runs in")
+
+
+def test_every_interaction_works_by_keyboard_alone(page):
+    start(page, "carry")
+    nothing = results(page)
+    assert all("Nothing is carried" in text for text in nothing)
+    # The first grid: one cell takes the focus, arrows move it, the space bar carries it.
+    tokens, layers = MANIFEST["scenes"][0]["tokens"], MANIFEST["shape"]["layers"]
+    tab_to(page, ".lab-panel:first-child .lab-grid button")
+    press(page, "PageDown", "End", "ArrowUp", "ArrowLeft", "Space")
+    settle(page, "carry")
+    assert f"layer {layers - 2}, at “{tokens[-2]}”" in carried(page)[0]
+    press(page, "ArrowDown", "ArrowRight", "Space")
+    settle(page, "carry")
+    assert f"layer {layers - 1}, at “{tokens[-1]}”" in carried(page)[1]
+    # The second grid follows, and takes both cells away.
+    tab_to(page, ".lab-panel:last-child .lab-grid button")
+    press(page, "Enter", "ArrowUp", "ArrowLeft", "Enter")
+    settle(page, "carry")
+    assert carried(page) == []
+    assert results(page) == nothing
+    # Carry the correct option's row in both grids.
+    row = MANIFEST["scenes"][0]["roles"].index("correct")
+    press(page, "PageUp", "Home", *["ArrowDown"] * row, "End", "Space")
+    settle(page, "carry")
+    assert results(page) != nothing
+    tab_to(page, ".lab-carried button")
+    press(page, "Enter")
+    settle(page, "carry")
+    assert carried(page) == []
+    # Lists, the guess and buttons.
+    press(page, *["Shift+Tab"] * 20)
+    tab_to(page, ".lab-controls label:nth-child(3) select")
+    choose(page, "Single heads of cross")
+    tab_to(page, ".lab-controls label:nth-child(4) select")
+    choose(page, tokens[1])
+    assert "token=1" in page.url
+    guess_by_keyboard(page, row="H3", layer="layer 2", flips="4")
+    cells = page.locator(".lab-grid button").all_inner_texts()
+    heads = MANIFEST["shape"]["heads"]
+    assert len(cells) == 2 * layers * heads
+    assert all(re.fullmatch(rf"0|[+{MINUS}]\d+", cell) for cell in cells)
+    tab_to(page, ".lab-grid button")
+    press(page, "Space")
+    settle(page, "carry")
+    press(page, *["Shift+Tab"] * 20)
+    tab_to(page, ".lab > .lab-controls button")
+    press(page, "Enter")
+    settle(page, "carry")
+    assert carried(page) == []
+    press(page, "Shift+Tab", "Shift+Tab", "Shift+Tab", "Shift+Tab")
+    tab_to(page, ".lab-controls label:nth-child(2) select")
+    press(page, "ArrowDown")
+    settle(page, "carry")
+    assert MANIFEST["scenes"][1]["id"] in page.url
+    check_whole(page)
+
+
+def test_the_page_shows_the_models_numbers_and_keeps_them_in_its_address(page):
+    """All outputs of the last layer give the other run, which the page says is no finding."""
+    scene = MANIFEST["scenes"][2]
+    last = MANIFEST["shape"]["layers"] - 1
+    keys = [f"layer_output.{last}.{token}" for token in range(len(scene["ids"]))]
+    start(page, "carry", f"#pair={scene['id']}&carry={'+'.join([*keys, 'mlp.99.0', 'nothing'])}")
+    enough, needed = results(page)
+    clean, corrupt = (f"{abs(scene['L'][run]):.2f}" for run in ("clean", "corrupt"))
+    assert f"L{PRIME} is +{clean}, moved by +100 %" in enough
+    assert f"L{PRIME} is {MINUS}{corrupt}, moved by {MINUS}100 %" in needed
+    assert scene["options"][0] in enough and scene["options"][1] in needed
+    assert "by construction" in page.locator(".lab-status").inner_text()
+    assert page.locator(".lab-line").first.get_attribute("aria-label") == (
+        f"L* {MINUS}{corrupt}, L{PRIME} +{clean}, L +{clean} logits"
+    )
+    assert page.url.endswith("carry=" + "+".join(keys))
+    check_whole(page)
+
+
+def test_nothing_large_is_loaded_before_start(page):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(page.address)
+    offer = page.wait_for_selector(f"{HERE} .lab-start")
+    assert not [url for url in asked if url.endswith((".onnx", ".gz", ".png", "ort.wasm.min.mjs"))]
+    size = sum(file["bytes"] for file in MANIFEST["files"].values()) / 1e6
+    assert f"{size:.1f} MB" in offer.inner_text()
+
+
+def test_without_a_server_or_webassembly_a_sentence_stands_there(page):
+    sentence = "The lab needs a browser with JavaScript and WebAssembly"
+    page.goto((page.folder / "book" / "patch_lab.html").as_uri())
+    page.wait_for_timeout(300)
+    assert sentence in page.locator(HERE).inner_text()
+    page.complaints.clear()  # Chromium itself complains of a module from a file.
+    page.add_init_script("delete window.WebAssembly")
+    page.goto(page.address)
+    page.wait_for_timeout(300)
+    assert sentence in page.locator(HERE).inner_text()
+    assert page.complaints == []
+
+
+def carry_in(page, state):
+    start(page, "carry", f"#{state}")
+    return page.locator(".lab-carried tbody tr").all_inner_texts()
+
+
+def numbers(text):
+    """The percentages of a line."""
+    return [int(n.replace(MINUS, "-")) for n in re.findall(rf"([+{MINUS}]?\d+) %", text)]
+
+
+def test_the_table_has_the_sum_and_the_joint_effect_beside_what_many_pairs_gave(page):
+    scene = MANIFEST["scenes"][0]
+    token = scene["roles"].index("correct")
+    keys = [f"layer_output.2.{token}", f"cross_attention.3.{token}.0"]
+    first, second, total, together = carry_in(page, f"pair={scene['id']}&carry={'+'.join(keys)}")
+    stored = read("blip-mini/stored/states-colour.json")
+    mean, low, high, n, *deciles = stored["layer_output.correct.2"]
+    assert f"{signed(mean)} % ({signed(low)} to {signed(high)}), {n} pairs" in first
+    rank = np.interp(numbers(first)[0], deciles, np.linspace(0, 100, 11))
+    assert int(re.search(r"percentile (\d+)", first)[1]) == pytest.approx(rank, abs=2)
+    assert f"{stored['cross_attention.correct.3.0'][3]} pairs" in second
+    wanted = []
+    for direction in DIRECTIONS:
+        circuit = [Circuit("both", cells(keys))]
+        logits = patched("blip-mini", pairs()[scene["id"]], direction, circuit)[0]
+        base = scene["L"]["corrupt" if direction == "denoise" else "clean"]
+        gap = scene["L"]["clean"] - scene["L"]["corrupt"]
+        wanted.append(round(100 * (logits[0] - logits[1] - base) / gap))
+    assert numbers(together) == wanted
+    singles = [numbers(line)[:2] for line in (first, second)]
+    assert numbers(total) == pytest.approx(np.sum(singles, axis=0), abs=1)
+    check_whole(page)
+
+
+def signed(value):
+    return f"{MINUS if value < 0 else '+'}{abs(value):.1f}"
+
+
+def cells(keys):
+    """Sites of the library for the page's keys."""
+    parts = [key.split(".") for key in keys]
+    return tuple(
+        Site(component, int(layer), int(head[0]) if head else None, int(token))
+        for component, layer, token, *head in parts
+    )
+
+
+def test_the_challenge_bars_what_restores_by_construction(page):
+    scene = MANIFEST["scenes"][0]
+    tokens, last = range(len(scene["ids"])), MANIFEST["shape"]["layers"] - 1
+    whole = "+".join(f"layer_output.2.{token}" for token in tokens)
+    for keys, reason in [
+        (f"layer_output.{last}.0", "the last layer's outputs"),
+        (whole, "layer 2 is carried whole"),
+    ]:
+        start(page, "carry", f"#pair={scene['id']}&carry={keys}")
+        assert f"They do not count: {reason}" in page.locator(".lab-challenge").inner_text()
+        assert page.locator(".lab-challenge button").is_disabled()
+
+
+def test_the_challenge_is_scored_beyond_unrelated_donors(page):
+    """All but one output of a layer bring the answer back; the score is the library's."""
+    scene = MANIFEST["scenes"][0]
+    keys = [f"layer_output.3.{token}" for token in range(1, len(scene["ids"]))]
+    start(page, "carry", f"#pair={scene['id']}&carry={'+'.join(keys)}")
+    tab_to(page, ".lab-challenge button")
+    press(page, "Enter")
+    page.wait_for_selector("text=Your score is")
+    unseen = [one for one in read(f"blip-mini/unseen/{scene['group']}.json") if one["donors"]]
+    lines = page.locator(".lab-challenge tbody tr").all_inner_texts()
+    assert len(lines) == len(unseen)
+    mean = np.mean([numbers(line) for line in lines], axis=0)
+    said = page.locator(".lab-challenge [role=status]").all_inner_texts()[1]
+    assert numbers(said) == pytest.approx([mean[2], mean[0], mean[1]], abs=1.01)
+    one, circuit = unseen[0], [Circuit("all", cells(keys))]
+    gap = one["L"]["clean"] - one["L"]["corrupt"]
+
+    def share(logits):
+        return 100 * (logits[0] - logits[1] - one["L"]["corrupt"]) / gap
+
+    own = share(patched("blip-mini", pairs()[one["id"]], "denoise", circuit)[0])
+    pool = PairSet(tuple(pairs()[name] for name in (one["id"], *one["donors"])))
+    donors = MatchedDonors("clean", pool=pool, n=len(one["donors"]))
+    table = sweep(model("blip-mini"), PairSet((pool[0],)), circuit, donor=donors).table()
+    scores = table[["logit_correct", "logit_incorrect"]].to_numpy()
+    unrelated = np.mean([share(logits) for logits in scores])
+    assert numbers(lines[0]) == pytest.approx([own, unrelated, own - unrelated], abs=0.51)
+    check_whole(page)
+
+
+def test_a_guess_is_committed_before_the_map_and_judged_by_it(page):
+    start(page, "carry")
+    layers, tokens = MANIFEST["shape"]["layers"], MANIFEST["scenes"][0]["tokens"]
+    assert set(page.locator(".lab-grid button").all_inner_texts()) == {""}
+    tab_to(page, ".lab-guess button")
+    press(page, "Enter")  # Without a number nothing is committed.
+    assert page.locator(".lab-guess").count() == 1
+    guess_by_keyboard(page, row=tokens[4], layer="layer 1", flips="5")
+    said = page.locator(".lab-controls + div").inner_text()
+    shown = page.locator(".lab-panel:first-child .lab-grid button").all_inner_texts()
+    shares = [int(text.replace(MINUS, "-")) for text in shown]
+    own = shares[4 * layers + 1]
+    assert f"“{tokens[4]}” in layer 1, moves the answer by" in said
+    assert numbers(said)[0] == own
+    rank = int(re.search(r"rank (\d+) of", said)[1])
+    assert sum(share > own for share in shares) < rank <= sum(share >= own for share in shares)
+    assert rank == 1 or numbers(said)[1] == max(shares)
+    # A cell flips the answer if it moves it beyond zero. The page's shares are rounded.
+    gap, zero = (MANIFEST["scenes"][0]["L"][run] for run in ("clean", "corrupt"))
+    zero *= -100 / (gap - zero)
+    flips = re.search(r"You guessed that 5 flip .*; it is (\d+)|flip the answer is right", said)
+    assert sum(share > zero + 0.5 for share in shares) <= int(flips[1] or 5)
+    assert int(flips[1] or 5) <= sum(share > zero - 0.5 for share in shares)
+
+
+def test_the_card_carries_two_heads_with_the_effects_that_it_names(page):
+    twins = MANIFEST["twins"]
+    start(page, "carry")
+    tab_to(page, ".lab-card button:nth-of-type(3)")
+    press(page, "Enter")
+    number = 2 * len(MANIFEST["scenes"][0]["ids"])
+    page.wait_for_selector(f".lab-carried tbody tr:nth-child({number + 2})")
+    settle(page, "carry")
+    lines = page.locator(".lab-carried tbody tr").all_inner_texts()
+    assert f"pair={twins['pair']}" in page.url
+    assert len(lines) == number + 2
+    assert numbers(lines[-1]) == pytest.approx([twins["enough"][2], -twins["needed"][2]], abs=0.6)
+
+
+def test_the_other_model_opens_in_the_same_place(page):
+    start(page, "carry")
+    tab_to(page, ".lab-controls label:first-child select")
+    page.keyboard.type("llava")
+    page.wait_for_selector("th:text-is('the image')")
+    settle(page, "carry")
+    assert "model=llava-mini" in page.url
+    scene = manifest("llava-mini")["scenes"][0]
+    assert f"L* {MINUS}{abs(scene['L']['corrupt']):.2f}" in (
+        page.locator(".lab-line").first.get_attribute("aria-label")
+    )
+    # Its likeliest words are the options, whose tokens have a mark of a word's beginning.
+    tab_to(page, ".lab-grid button")
+    press(page, "Space")
+    settle(page, "carry")
+    assert all("The model still says" in text for text in results(page))
+    assert "likeliest" not in "".join(results(page))
+    check_whole(page)
+
+
+def test_what_cannot_be_loaded_is_said_and_the_section_goes_on(page):
+    tokens = range(1, len(MANIFEST["scenes"][0]["ids"]))
+    start(page, "carry", f"#carry={'+'.join(f'layer_output.3.{token}' for token in tokens)}")
+    page.route("**/unseen/*", lambda route: route.fulfill(status=404))
+    page.route("**/scenes/*", lambda route: route.fulfill(status=404))
+    score = page.locator(".lab-challenge button")
+    tab_to(page, ".lab-challenge button")
+    press(page, "Enter")
+    page.wait_for_selector(".lab-challenge :text('cannot be loaded (404)')")
+    assert score.is_enabled()
+    page.unroute("**/unseen/*")
+    tab_to(page, ".lab-controls label:nth-child(2) select")
+    press(page, "ArrowDown")
+    page.wait_for_selector(".lab-status:has-text('cannot be loaded (404)')")
+    settle(page, "carry")
+    page.unroute("**/scenes/*")
+    press(page, "ArrowUp")
+    settle(page, "carry")
+    assert len(carried(page)) == 0 and results(page)
+    assert page.complaints == []
