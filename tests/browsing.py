@@ -10,6 +10,7 @@ HTML = Path(__file__).parents[1] / "_build" / "html"
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+PATIENCE = 120_000  # ms; other tests compute at the same time
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -43,15 +44,22 @@ def tab_to(page, selector):
 
 
 @contextmanager
+def new_page(browser, viewport=DESKTOP, scheme="light"):
+    """An empty page of a browser session of its own."""
+    with browser.new_context(viewport=viewport, color_scheme=scheme) as context:
+        context.set_default_timeout(PATIENCE)
+        yield context.new_page()
+
+
+@contextmanager
 def opened(browser, site, path, viewport=DESKTOP, scheme="light"):
     """A page of the book; `page.complaints` collects all that goes wrong on it."""
-    with browser.new_context(viewport=viewport, color_scheme=scheme) as context:
-        page = context.new_page()
+    with new_page(browser, viewport, scheme) as page:
         page.path, page.complaints = path, []
         page.on("pageerror", lambda error: page.complaints.append(f"error: {error}"))
         page.on("console", lambda message: _note_console(page, message))
         page.on("response", lambda response: _note_response(page, response))
-        context.route(lambda url: not url.startswith(site), lambda route: _refuse(page, route))
+        page.context.route(lambda url: not url.startswith(site), lambda route: _refuse(page, route))
         page.goto(site + path, wait_until="load")
         page.wait_for_load_state("networkidle")
         yield page

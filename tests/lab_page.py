@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from browsing import PHONE, press, serve, tab_to
+from browsing import PHONE, new_page, press, serve, tab_to
 
 from notice_lib import ablate, load_model, load_pairs, sweep
 from notice_lib.pairs import PairSet
@@ -89,12 +89,9 @@ def in_the_browser(browser, name, code, given):
         const model = await load(`${address}lab/${name}/manifest.json`);
         return (%s)(given);
     }"""
-    with serve(ASSETS) as address:
-        page = browser.new_page()
+    with serve(ASSETS) as address, new_page(browser) as page:
         page.goto(address + "favicon.svg")
-        found = page.evaluate(loaded % code, [address, name, given])
-        page.close()
-    return found
+        return page.evaluate(loaded % code, [address, name, given])
 
 
 @contextmanager
@@ -105,15 +102,11 @@ def alone(browser, folder):
     (folder / "book").mkdir()
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Lab</title>'
     (folder / "book" / "patch_lab.html").write_text(head + "".join(blocks), encoding="utf-8")
-    context = browser.new_context(viewport=PHONE)
-    page = context.new_page()
-    page.set_default_timeout(120_000)  # Starting takes long where others compute, too.
-    page.folder, page.complaints = folder, []
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    with serve(folder) as address:
+    with serve(folder) as address, new_page(browser, PHONE) as page:
+        page.folder, page.complaints = folder, []
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.address = address + "book/patch_lab.html"
         yield page
-    context.close()
 
 
 def section(name):

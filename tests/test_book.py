@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urldefrag, urlsplit
 
 import pytest
 import yaml
-from browsing import DESKTOP, HTML, PHONE, open_folds, opened, serious
+from browsing import DESKTOP, HTML, PHONE, new_page, open_folds, opened, serious
 from bs4 import BeautifulSoup
 
 from tools.pages.moved import read_moved
@@ -131,16 +131,15 @@ def weekly_but_the_first(pages):
 
 @pytest.mark.parametrize("page_path", weekly_but_the_first(CHAPTERS))
 def test_page_is_painted_before_all_of_it_has_come(browser, site, page_path, record_property):
-    page = browser.new_page(viewport=DESKTOP)
-    network = page.context.new_cdp_session(page)
-    network.send("Network.enable")
-    network.send("Network.emulateNetworkConditions", SLOW_LINE)
-    page.goto(site + page_path, wait_until="load")
-    painted, loaded = page.evaluate(
-        """[performance.getEntriesByName('first-contentful-paint')[0].startTime,
-        performance.getEntriesByType('navigation')[0].loadEventStart]"""
-    )
-    page.close()
+    with new_page(browser) as page:
+        network = page.context.new_cdp_session(page)
+        network.send("Network.enable")
+        network.send("Network.emulateNetworkConditions", SLOW_LINE)
+        page.goto(site + page_path, wait_until="load")
+        painted, loaded = page.evaluate(
+            """[performance.getEntriesByName('first-contentful-paint')[0].startTime,
+            performance.getEntriesByType('navigation')[0].loadEventStart]"""
+        )
     record_property("first paint at 1.6 Mb/s", f"{painted / 1000:.1f} s")
     assert painted < loaded
 

@@ -4,7 +4,7 @@ import json
 from urllib.parse import quote_plus
 
 import pytest
-from browsing import DESKTOP, HTML, PHONE, open_folds, serious
+from browsing import DESKTOP, HTML, PHONE, new_page, open_folds, serious
 
 from tools.pages.moved import read_moved
 
@@ -28,11 +28,10 @@ def test_what_scrolls_takes_the_focus(open_page):
 
 @pytest.mark.parametrize("old", MOVED)
 def test_an_old_address_leads_on_without_a_server(browser, old):
-    page = browser.new_page()
-    page.goto((HTML / "book" / f"{old}.html").as_uri(), wait_until="commit")
-    page.wait_for_url((HTML / "book" / f"{MOVED[old]}.html").as_uri())
-    assert page.locator("article h1").count() == 1
-    page.close()
+    with new_page(browser) as page:
+        page.goto((HTML / "book" / f"{old}.html").as_uri(), wait_until="commit")
+        page.wait_for_url((HTML / "book" / f"{MOVED[old]}.html").as_uri())
+        assert page.locator("article h1").count() == 1
 
 
 def test_search_finds_a_word(open_page):

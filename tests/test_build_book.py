@@ -209,7 +209,7 @@ def test_an_interrupted_build_leaves_nothing_that_counts_as_built(tmp_path):
     process = subprocess.Popen(command(root), preexec_fn=interruptible, **pipe)
     wait_until(lambda: one.record.exists() and (root / "pid").exists())
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert said.splitlines()[-1].startswith("Interrupted: the book is not built.")
     assert is_current(one) and not is_current(two) and not index(root).exists()

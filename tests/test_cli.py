@@ -312,7 +312,7 @@ def test_an_interrupted_sweep_resumes(tmp_path):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in said
     with pytest.raises(NoticeError, match="holds no finished sweep"):
         read_sweep(tmp_path / "out")

@@ -419,9 +419,9 @@ def test_a_stopped_download_goes_on(server, tmp_path, sent):
     root = Path(__file__).parents[1]
     environment = os.environ | {"PYTHONPATH": str(root)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
-        assert half_way.wait(30)
+        assert half_way.wait(120)
         process.send_signal(sent)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
         assert process.returncode != 0
     assert (b"KeyboardInterrupt" in said) == (sent == signal.SIGINT)
     kept = {json.loads(line)["url"] for line in (tmp_path / "index.jsonl").read_text().split("\n")

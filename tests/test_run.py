@@ -113,7 +113,7 @@ def test_after_an_interruption_the_environment_is_made_again(project):
         )
         silent.accept()  # pip asks, and waits for an answer.
         os.killpg(process.pid, signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert installed(project) == []
     assert "the installation failed or was interrupted" in said

@@ -2,15 +2,18 @@
 
     python tools/sheet.py data/checkpoints/blip-mini --out data/checkpoints/sheets/blip-mini.csv
 
-A sheet is for choosing a recipe and for comparing recipes, so its scenes have a seed of their own
-(SEED) and no embedded pair is among them; the embedded pairs are measured once, at the end.
+What is done is kept beside FILE, in FILE.parts, until the sheet is whole: a sheet that is stopped
+goes on there. A sheet is for choosing a recipe and for comparing recipes, so its scenes have a seed
+of their own (SEED) and no embedded pair is among them; the embedded pairs are measured once, at the
+end.
 Columns: measure, of (what it was measured on), value, low, high (95 % interval over scenes, where
 there is one), n (scenes or questions).
 """
 
 import argparse
+import shutil
 import sys
-import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -147,11 +150,12 @@ def rise(means: pd.Series) -> float:
     return at[1] - at[0]
 
 
-def carried(model, sets, pools, chosen):
+def carried(model, sets, pools, chosen, folder):
     """Content, truth and removal of the strongest heads, and K; donors come from the pools."""
     sites = [Site(model.image_component, layer, head, model.effect_role) for layer, head in chosen]
     for task, pairs in sets.items():
-        for found in heads.carried(model, pairs, sites, pools[task]).itertuples():
+        measured = heads.carried(model, pairs, sites, pools[task], out=folder / f"carried-{task}")
+        for found in measured.itertuples():
             of = f"{task}: {plotting.head_name(found.layer, found.head)}"
             for part in ("effect", "content", "truth", "removal"):
                 name = f"{part}_fraction"
@@ -194,18 +198,34 @@ def universal(table):
             yield row(f"universal heads, {rule} rule", found.kind, found.universal, n=found.heads)
 
 
-def sheet(model, sets) -> pd.DataFrame:
-    """The whole table of one model."""
+def head_effects(model, sets, folder) -> pd.DataFrame:
+    """The effects of all heads under both corruptions; the sweeps are kept in a folder."""
+    sites = site_grid(model, [model.image_component], per_head=True, position=model.effect_role)
+    return heads.gather(
+        sweep(model, pairs, sites, corruption, out=folder / f"heads-{task}-{corruption}")
+        for task, pairs in sets.items()
+        for corruption in ("image", "text")
+    )
+
+
+def kept(file: Path, rows) -> pd.DataFrame:
+    """The rows of one part: those in a file, or else measured now and written there."""
+    if not file.exists():
+        start = time.monotonic()
+        table = pd.DataFrame(rows)
+        table.to_csv(file.with_suffix(".part"), index=False)
+        file.with_suffix(".part").rename(file)
+        print(f"{file.stem}: {(time.monotonic() - start) / 60:.1f} min", flush=True)
+    return pd.read_csv(file)
+
+
+def sheet(model, sets, folder: Path) -> pd.DataFrame:
+    """The whole table of one model. What is done is kept in a folder."""
     plain = {
         task: answered_correctly(model, one_each(pairs.filter(lambda pair: not pair.distractor)))
         for task, pairs in sets.items()
     }
-    sites = site_grid(model, [model.image_component], per_head=True, position=model.effect_role)
-    table = heads.gather(
-        sweep(model, pairs, sites, corruption)
-        for pairs in plain.values()
-        for corruption in ("image", "text")
-    )
+    table = head_effects(model, plain, folder)
     half = halves_of(plain)
     half_a = table[table["pair_id"].astype(str).map(half) == "A"]
     size = half_a[half_a["corruption"] == "image"].groupby(["layer", "head"])["effect"].mean()
@@ -218,17 +238,18 @@ def sheet(model, sets) -> pd.DataFrame:
         task: pairs.filter(lambda pair: pair.scene_id in scenes_of_b)
         for task, pairs in sets.items()
     }
-    parts = (
-        accuracy(model, sets),
-        without_evidence(model, sets),
-        strongest(table, half),
-        rising(model, plain),
-        carried(model, half_b, pools, chosen),
-        looks(model, sets, chosen),
-        outliers(model, sets),
-        universal(table),
-    )
-    return pd.DataFrame([line for part in parts for line in part])
+    # These are generators: a part that is kept is not measured again.
+    parts = {
+        "accuracy": accuracy(model, sets),
+        "without-evidence": without_evidence(model, sets),
+        "strongest": strongest(table, half),
+        "rising": rising(model, plain),
+        "carried": carried(model, half_b, pools, chosen, folder),
+        "looks": looks(model, sets, chosen),
+        "outliers": outliers(model, sets),
+        "universal": universal(table),
+    }
+    return pd.concat([kept(folder / f"{name}.csv", rows) for name, rows in parts.items()])
 
 
 def main():
@@ -238,11 +259,12 @@ def main():
     parser.add_argument("--seed", type=int, default=SEED, help="of the scenes")
     parser.add_argument("--scale", type=float, default=1.0, help="of the scenes, to try it out")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        sets = fresh_sets(Path(folder), args.seed, args.scale)
-        found = sheet(load_model(args.checkpoint, attention="eager"), sets)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    # The sweeps in it refuse another model or other scenes.
+    folder = args.out.with_suffix(".parts")
+    sets = fresh_sets(folder / "scenes", args.seed, args.scale)
+    found = sheet(load_model(args.checkpoint, attention="eager"), sets, folder)
     found.to_csv(args.out, index=False, float_format="%.4g")
+    shutil.rmtree(folder)
     print(found.to_string(index=False))
 
 
