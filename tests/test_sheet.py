@@ -38,6 +38,21 @@ def test_accuracy_and_answers_without_evidence_are_of_each_kind_of_scene(sets):
     assert by["a listed option where neither is true", "all"] >= 0.9
 
 
+def test_a_part_that_is_kept_is_not_measured_again(tmp_path):
+    rows = [sheet.row("accuracy", "svo", 0.5, n=2), sheet.row("rise", "faces", 1.0, 0.5, 1.5, 3)]
+    first = sheet.kept(tmp_path / "kept.csv", iter(rows))
+    assert first.to_dict("records")[1] == rows[1]
+
+    def measured_again():
+        yield rows[0]
+        raise KeyboardInterrupt
+
+    pd.testing.assert_frame_equal(sheet.kept(tmp_path / "kept.csv", measured_again()), first)
+    with pytest.raises(KeyboardInterrupt):
+        sheet.kept(tmp_path / "stopped.csv", measured_again())
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.csv"]
+
+
 def test_layers_from_10_to_90_percent():
     even = pd.Series(np.arange(6) / 5 * 0.8)
     assert sheet.rise(even) == pytest.approx(0.8 * 5)

@@ -30,6 +30,9 @@ COLUMNS = (
     "pair_id", "scene_id", "task", "slot", "split", "distractor", "clean_image", "corrupt_image",
     "clean_masks", "corrupt_masks", "prompt", "correct", "incorrect", "order", "shown",
 )  # fmt: skip
+# How hard lossless WebP tries: a second for a picture, or a millisecond.
+SMALLEST = {"quality": 100, "method": 6}
+QUICK = {"quality": 0, "method": 0}
 
 
 def group(scene, slot):
@@ -138,12 +141,12 @@ def stored_digest(path):
         return digest(image)
 
 
-def write(path, content):
+def write(path, content, effort=SMALLEST):
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, str):
         path.write_bytes(content.encode())
     elif path.suffix == ".webp":
-        content.save(path, lossless=True, quality=100, method=6)
+        content.save(path, lossless=True, **effort)
     else:
         content.save(path, optimize=True)
 

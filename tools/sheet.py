@@ -37,7 +37,7 @@ from notice_lib import (  # noqa: E402
     sweep,
 )
 from notice_lib.reproduction.evidence import cells, halves_of  # noqa: E402
-from tools.build_embedded import contents, write  # noqa: E402
+from tools.build_embedded import QUICK, contents, write  # noqa: E402
 from tools.plan_embedded import draw_cells  # noqa: E402
 from tools.training import evaluation  # noqa: E402
 
@@ -58,7 +58,7 @@ def fresh_sets(folder: Path, seed: int, scale: float = 1.0) -> dict:
         rng = np.random.default_rng([seed, number])
         pairs = list(draw_cells(family, counts, ("heldout",), rng, Counter()))
         for file, content in contents(family, pairs):
-            write(folder / file, content)
+            write(folder / file, content, QUICK)
     return {family: load_pairs(family, data=folder) for family in CELLS}
 
 
