@@ -50,7 +50,12 @@ def closing(report, folder) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-@pytest.mark.parametrize("name", RUNS)
+def weekly_if_it_runs_a_chapter(names):
+    weekly = pytest.mark.weekly
+    return [pytest.param(one, marks=weekly) if one == "threads" else one for one in names]
+
+
+@pytest.mark.parametrize("name", weekly_if_it_runs_a_chapter(RUNS))
 def test_a_benchmark_runs_and_its_closing_line_can_be_read(name, tmp_path):
     figures = closing(RUNS[name](tiny=True), tmp_path)
     assert all(map(math.isfinite, figures.values()))

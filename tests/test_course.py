@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 
 import course_submissions as submissions
@@ -145,6 +145,29 @@ def test_a_mistake_gets_nothing_and_is_named(problem_set, problem):
         untouched = sum(bool(np.isnan(part).all()) for part in wrong)
         assert got == pytest.approx(problem.points * untouched / len(right), abs=0.01)
         assert set(lines) == {why}
+
+
+def test_an_unanswered_number_costs_its_own_part_only():
+    problem = PROBLEM_SETS[SECOND][0]
+    (case,) = graded_cases(SEED, named("ada", SECOND), SECOND, problem)
+    (content,), *_ = problem.answer(POOL, case)
+    answers = ask(problem.name, [case], {"content": content, "truth": None, "removal": "much"})
+    said = "truth is not answered; removal is 'much', not a number"
+    got, lines = judge(problem, POOL, [case], answers)
+    assert (got, set(lines)) == (2, {said})
+
+
+def test_flips_that_tie_with_the_observed_mean_tie_in_every_way_to_add():
+    problem = PROBLEM_SETS[SECOND][1]
+    for n in range(100):
+        case = draw(problem, POOL, generator(SEED, n))
+        means = pd.Series(case["effects"]).groupby(case["scenes"]).mean().to_numpy()
+        flips = np.array(list(product([1, -1], repeat=len(means))))
+        observed = abs(means.mean())
+        one_by_one = [abs(sum(flip * means)) / len(means) for flip in flips]
+        ((right,),) = problem.answer(POOL, case)
+        for found in (abs((flips * means).mean(1)), abs(flips @ means / len(means)), one_by_one):
+            assert np.mean(np.array(found) >= observed) == right
 
 
 # Notebooks

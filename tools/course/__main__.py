@@ -1,7 +1,7 @@
 """Problem sets for a class: hand out variants, and grade what comes back.
 
-    python -m tools.course issue --seed FILE --students FILE OUT
-    python -m tools.course grade --seed FILE SUBMISSIONS OUT
+    ./run problem-sets --seed FILE --students FILE OUT
+    ./run grade --seed FILE SUBMISSIONS OUT
 
 The seed is a file that only the teacher has. With it, all variants and hidden tests can be made
 again; without it, none can. `judge` is what nbgrader's hidden tests ask, in JSON.
@@ -26,11 +26,20 @@ def main() -> None:
     seed.add_argument("--seed", type=Path, required=True, help="file with the private seed")
     one = commands.add_parser("issue", parents=[seed], help="write each student's problem sets")
     one.add_argument("--students", type=Path, required=True, help="file with one name a line")
-    one.add_argument("out", type=Path)
+    one.add_argument(
+        "out", type=Path, help="folder to write: to_students, and nbgrader, yours only"
+    )
     one = commands.add_parser("grade", parents=[seed], help="grade submissions")
-    one.add_argument("--seconds", type=int, default=LIMITS.seconds, help="of computing")
+    one.add_argument(
+        "--seconds",
+        type=int,
+        default=LIMITS.seconds,
+        help="seconds of computing that a run may use (%(default)s)",
+    )
     one.add_argument("submissions", type=Path, help="has STUDENT/PROBLEM_SET/PROBLEM_SET.ipynb")
-    one.add_argument("out", type=Path)
+    one.add_argument(
+        "out", type=Path, help="folder for marks.csv, written.csv and texts to hand back"
+    )
     commands.add_parser("judge", parents=[seed], help="one problem's cases, or points, as JSON")
     args = parser.parse_args()
     {"issue": _issue, "grade": _grade, "judge": _judge}[args.command](args)

@@ -29,22 +29,40 @@ def ask(problem: str, cases: list[dict], namespace: dict) -> list[dict]:
     """What the names that a notebook defined answer to a problem's cases.
 
     Returns:
-        For each case {"parts": lists of numbers}, or {"error": what went wrong, in words}.
+        For each case {"parts": lists of numbers}, or {"error": what went wrong, in words}, or both:
+        then the parts that are no numbers are NaN.
     """
+    if problem in VALUES:
+        return [_values(VALUES[problem], namespace) for _ in cases]
     found = []
     for case in cases:
         try:
             found.append({"parts": _answer(problem, case, namespace)})
+        except NotANumber as error:
+            found.append({"error": str(error)})
         except Exception as error:
             found.append({"error": f"{type(error).__name__}: {error}"})
     return found
 
 
+class NotANumber(Exception):
+    """An answer is missing, or is no number."""
+
+
+def _values(names: Collection[str], namespace: dict) -> dict:
+    parts, errors = [], []
+    for name in names:
+        try:
+            parts.append([_number(namespace.get(name), name)])
+        except NotANumber as error:
+            parts.append([math.nan])
+            errors.append(str(error))
+    return {"parts": parts} | ({"error": "; ".join(errors)} if errors else {})
+
+
 def _answer(problem: str, case: dict, namespace: dict) -> list[list[float]]:
-    if problem in VALUES:
-        return [[_number(namespace.get(name), name)] for name in VALUES[problem]]
     if problem not in namespace:
-        raise NameError(f"there is no function {problem}")
+        raise NotANumber(f"there is no function {problem}")
     function = namespace[problem]
     if problem == "patched_difference":
         return [_patches(function, case, namespace["vlm"], namespace["variant"]["task"])]
@@ -58,7 +76,9 @@ def _patches(function, case: dict, vlm, task: str) -> list[float]:
     site = case["layer"], case["head"], case["role"]
     before, found = _hooks(vlm), []
     for base, source in (("corrupt", "clean"), ("clean", "corrupt"), ("clean", "clean")):
-        found.append(_number(function(pair, base, source, *site), "what the function returns"))
+        found.append(
+            _number(function(pair, base, source, *site), "what patched_difference returns")
+        )
     if _hooks(vlm) != before:
         raise RuntimeError("hooks are left on the model after the call")
     return found
@@ -73,9 +93,13 @@ def _hooks(vlm) -> int:
 
 def _number(value: Any, what: str) -> float:
     if value is None or value is ...:
-        raise ValueError(f"{what} is not answered")
-    if isinstance(value, (bool, str)) or not math.isfinite(number := float(value)):
-        raise ValueError(f"{what} is {value!r}, not a number")
+        raise NotANumber(f"{what} is not answered")
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise NotANumber(f"{what} is {value!r}, not a number")
     return number
 
 

@@ -126,6 +126,7 @@ def grade(
             running.append((student, problem_set, cases, run))
         for student, problem_set, cases, run in running:
             submission = run.result()
+            print(f"{student}: {problem_set}", flush=True)
             marks += _marks(seed, student, problem_set, cases, submission)
             written += [
                 {"student": student, "problem_set": problem_set, "name": name, "points": "",
@@ -232,6 +233,8 @@ def judge(
         for i, part in enumerate(wanted):
             if _same(given[i], part, problem.tolerance):
                 right += 1
+            elif np.isnan(given[i]).any():
+                said.append(_line(answer.get("error", "there is no number")))
             else:
                 said.append(_why(problem, pool, case, given[i], i))
     return round(problem.points * right / parts, 2), said

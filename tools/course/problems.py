@@ -20,6 +20,8 @@ NOT_ASKED = float("nan")
 """Stands in a wrong answer for a number that this mistake does not change."""
 PAIRS = 6
 """Pairs of a variant that asks for means."""
+STRONGEST = 8
+"""Heads that such a variant is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,13 @@ def _recovered_slips(pool, case):
 
 
 def _draw_means(pool, rng):
-    case = {"pairs": _some(pool, rng, PAIRS)} | _site(pool, rng)
-    return case | {"role": pool.model.effect_role}
+    """One of the heads that move the answer most: of others there is little to say."""
+    pairs, role = _some(pool, rng, PAIRS), pool.model.effect_role
+    table = pool.denoised.loc[(pairs, slice(None), slice(None), role), :]
+    effects = (table["L"] - table["base"]).drop(WHOLE, level="head").groupby(["layer", "head"])
+    strongest = effects.mean().abs().nlargest(STRONGEST).index
+    layer, head = map(int, strongest[rng.integers(STRONGEST)])
+    return {"pairs": pairs, "layer": layer, "head": head, "role": role}
 
 
 def _shares(pool, case):
@@ -211,12 +218,13 @@ def _parts_slips(pool, case):
 
 
 def _draw_effects(pool, rng):
-    sizes = rng.integers(1, 4, 6)
+    # Halves, quarters and 64ths are exact: flips tie with the observed signs in every way to add.
+    sizes = 2 ** rng.integers(0, 3, 6)
     scenes = np.repeat(np.arange(len(sizes)), sizes)
     own = rng.normal(0.4, 0.6, len(sizes))[scenes]
-    effects = own + rng.normal(0, 0.2, len(scenes))
+    effects = np.round(64 * (own + rng.normal(0, 0.2, len(scenes)))) / 64
     names = [f"scene-{scene}" for scene in scenes]
-    return {"effects": effects.round(2).tolist(), "scenes": names}
+    return {"effects": effects.tolist(), "scenes": names}
 
 
 def _flipped(values) -> np.ndarray:
