@@ -218,8 +218,8 @@ def _parts_slips(pool, case):
 
 
 def _draw_effects(pool, rng):
-    # Halves, quarters and 64ths are exact: flips tie with the observed signs in every way to add.
-    sizes = 2 ** rng.integers(0, 3, 6)
+    # Halves and 64ths are exact: flips tie with the observed signs in every way to add.
+    sizes = rng.integers(1, 3, 6)
     scenes = np.repeat(np.arange(len(sizes)), sizes)
     own = rng.normal(0.4, 0.6, len(sizes))[scenes]
     effects = np.round(64 * (own + rng.normal(0, 0.2, len(scenes)))) / 64
