@@ -1,11 +1,31 @@
 """The sheet of a small model: fresh scenes, and what its rows count."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from notice_lib import load_model, load_pairs
 from tools import sheet
+
+SHEETS = Path(__file__).parents[1] / "data" / "checkpoints" / "sheets"
+MEASURES = [
+    "accuracy",
+    "first option on blanks",
+    "mean |L| on blanks, of clean",
+    "a listed option where neither is true",
+    "largest fraction recovered",
+    "layers from 10 to 90 %",
+    *(f"{part}, of the total effect" for part in ("effect", "content", "truth", "removal")),
+    "content share K",
+    "grounds",
+    "suppresses the distractor",
+    *(f"images with an outlier by {how}" for how in ("norm", "attention", "both")),
+    "largest norm, in medians",
+    "universal heads, paper rule",
+    "universal heads, signed rule",
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +71,17 @@ def test_a_part_that_is_kept_is_not_measured_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         sheet.kept(tmp_path / "stopped.csv", measured_again())
     assert [path.name for path in tmp_path.iterdir()] == ["kept.csv"]
+
+
+@pytest.mark.parametrize("file", sorted(SHEETS.glob("*-mini*.csv")), ids=lambda file: file.stem)
+def test_a_stored_sheet_is_whole(file):
+    found = pd.read_csv(file).set_index("measure")
+    assert list(dict.fromkeys(found.index)) == MEASURES
+    asked = found.loc["accuracy"].set_index("of")["n"]
+    for slots in sheet.CELLS.values():
+        for slot, counts in slots.items():
+            for kind, n in zip(("one thing", "two things"), counts, strict=True):
+                assert asked.get(f"{slot}, {kind}", 0) == n
 
 
 def test_layers_from_10_to_90_percent():
