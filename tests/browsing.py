@@ -3,6 +3,7 @@
 import functools
 import http.server
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +19,22 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class SlowLine(_Quiet):
+    """All connections share a line of 1.6 Mb/s."""
+
+    line = threading.Lock()
+
+    def copyfile(self, source, outputfile):
+        while part := source.read(8192):
+            with self.line:
+                time.sleep(len(part) / 200_000)
+            outputfile.write(part)
+
+
 @contextmanager
-def serve(folder):
+def serve(folder, handler=_Quiet):
     """The address of a folder, which is served within this block."""
-    handler = functools.partial(_Quiet, directory=folder)
+    handler = functools.partial(handler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"

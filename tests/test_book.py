@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urldefrag, urlsplit
 
 import pytest
 import yaml
-from browsing import DESKTOP, HTML, PHONE, new_page, open_folds, opened, serious
+from browsing import DESKTOP, HTML, PHONE, SlowLine, new_page, open_folds, opened, serious, serve
 from bs4 import BeautifulSoup
 
 from tools.pages.moved import read_moved
@@ -41,12 +41,6 @@ FOLDS = (
     "Answers",
 )
 MOST_BYTES = 1_500_000  # of a page with all that it loads
-SLOW_LINE = {
-    "offline": False,
-    "latency": 0,
-    "downloadThroughput": 1.6e6 / 8,
-    "uploadThroughput": 1.6e6 / 8,
-}
 # Code looks the same on every page, and has most of the elements: the weekly run looks at it.
 ALL_BUT_CODE = {"exclude": ["pre"]}
 
@@ -130,11 +124,8 @@ def weekly_but_the_first(pages):
 
 
 @pytest.mark.parametrize("page_path", weekly_but_the_first(CHAPTERS))
-def test_page_is_painted_before_all_of_it_has_come(browser, site, page_path, record_property):
-    with new_page(browser) as page:
-        network = page.context.new_cdp_session(page)
-        network.send("Network.enable")
-        network.send("Network.emulateNetworkConditions", SLOW_LINE)
+def test_page_is_painted_before_all_of_it_has_come(browser, page_path, record_property):
+    with serve(HTML, SlowLine) as site, new_page(browser) as page:
         page.goto(site + page_path, wait_until="load")
         painted, loaded = page.evaluate(
             """[performance.getEntriesByName('first-contentful-paint')[0].startTime,
