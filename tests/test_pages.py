@@ -162,6 +162,14 @@ def test_a_column_with_words_is_no_column_of_numbers():
     assert not marked("1.5", "undefined", "\u2013")
 
 
+def test_cells_of_long_texts_are_marked_and_no_others():
+    long = "Some heads matter in every task, under both corruptions"
+    body = row(f"<th>{long}</th>", f"<td>{long}</td>", "<td>seen</td>")
+    found = tidy(f"<table><tbody>{body}</tbody></table>")
+    assert f'<th class="sentence" scope="row">{long}</th><td class="sentence">{long}</td>' in found
+    assert found.count("sentence") == 2
+
+
 def test_two_full_rows_of_headers_and_spans_stay():
     two = row("<th>a</th>", "<th>b</th>") + row("<th>c</th>", "<th>d</th>")
     assert tidy(f"<table><thead>{two}</thead></table>").count("<tr>") == 2

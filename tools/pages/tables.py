@@ -15,6 +15,7 @@ CAPTION = re.compile(r"<p>(<strong>(Figure|Table) (\d+\.\d+)\.)")
 NAMED = re.compile(r'<table(?=(?:(?!<table).)*?id="(table-[\d.]+)")', re.DOTALL)
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?: ?%)?")
 NOTHING = ("", "-", "\N{EN DASH}")
+LONG = 40  # characters
 MINUS = "\N{MINUS SIGN}"
 NEGATIVE = re.compile(r"(?<!\w)-(?=\d)")
 
@@ -66,6 +67,13 @@ def mark_columns(table: Tag) -> None:
                 cell["class"] = [*cell.get("class", []), "number"]
 
 
+def mark_sentences(table: Tag) -> None:
+    """Mark the cells of long texts, which on a phone would have a line for each word."""
+    for cell in table.select("tbody :is(th, td)"):
+        if len(text_of(cell)) > LONG:
+            cell["class"] = [*cell.get("class", []), "sentence"]
+
+
 def name_headers(table: Tag) -> None:
     """Say what each header is of; a header without a text is an ordinary cell."""
     for cell in table.select("th"):
@@ -87,6 +95,7 @@ def tidied(match: re.Match[str]) -> str:
     merge_headers(table)
     if not table.select("[colspan]"):
         mark_columns(table)
+    mark_sentences(table)
     name_headers(table)
     return str(table)
 
