@@ -11,7 +11,9 @@ from tools.chromium import chromium
 
 _seconds = Counter()  # of each file
 _BROWSER = ("tests/test_book.py", "tests/test_book_in_use.py", "tests/test_lab_browser_")
-_TEACHERS = tuple(f"tests/test_{name}.py" for name in ("course", "editions", "fence", "teaching"))
+_TEACHERS = tuple(
+    f"tests/test_{name}.py" for name in ("course", "editions", "fence", "problem_sets", "teaching")
+)
 _SLOWEST = 10
 _measured = []
 

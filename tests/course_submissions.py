@@ -1,5 +1,11 @@
 """Submissions to the problem sets, as {id of a cell: source}: right ones, and others."""
 
+from pathlib import Path
+
+import nbformat
+
+from tools.course.notebooks import for_students
+
 BY_HAND = """
 def patched_difference(pair, base, source, layer, head, role):
     module = vlm.hook_point(vlm.image_component, layer).module
@@ -221,3 +227,14 @@ SLOW = {
     "answer-percent_recovered": PERCENT,
     "answer-enough_needed": "while True:\n    pass",
 }
+
+
+def hand_in(folder: Path, student: str, problem_set: str, sources: dict[str, str]) -> Path:
+    """A student's notebook with these answers."""
+    notebook = for_students(problem_set)
+    for cell in notebook.cells:
+        cell.source = sources.get(cell.metadata.nbgrader.grade_id, cell.source)
+    path = folder / student / problem_set / f"{problem_set}.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(notebook, path)
+    return path

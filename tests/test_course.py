@@ -1,31 +1,24 @@
 """The graded week: variants, and what the grader makes of submissions of every kind."""
 
 import json
-import os
-import re
 import sys
 import time
 from itertools import count, product
 from pathlib import Path
 
 import course_submissions as submissions
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from course_submissions import hand_in
 
 from notice_lib.models.load import EMBEDDED
 from tools.course.asking import ask, run_cells
 from tools.course.by_hand import LIBRARY, REFUSED, SELF_CHECK, refusing, write_library
 from tools.course.grading import LONGEST, grade, judge, read_answers
-from tools.course.issuing import issue, read_seed, read_students
-from tools.course.notebooks import (
-    CODE_STUB,
-    NotAProblemSet,
-    for_nbgrader,
-    for_students,
-    submitted_cells,
-)
+from tools.course.issuing import issue
+from tools.course.notebooks import submitted_cells
 from tools.course.problems import APART, PROBLEM_SETS, Problem
 from tools.course.variants import draw, generator, graded_cases, own_case, pool_of, variant
 
@@ -45,17 +38,6 @@ def named(kind: str, *problem_sets: str) -> str:
     return next(
         name for name in names if all(pool_of(SEED, name, one) is POOL for one in problem_sets)
     )
-
-
-def hand_in(folder: Path, student: str, problem_set: str, sources: dict[str, str]) -> Path:
-    """A student's notebook with these answers."""
-    notebook = for_students(problem_set)
-    for cell in notebook.cells:
-        cell.source = sources.get(cell.metadata.nbgrader.grade_id, cell.source)
-    path = folder / student / problem_set / f"{problem_set}.ipynb"
-    path.parent.mkdir(parents=True)
-    nbformat.write(notebook, path)
-    return path
 
 
 def points(marks, student: str) -> dict[str, float]:
@@ -147,14 +129,15 @@ def test_a_mistake_gets_nothing_and_is_named(problem_set, problem):
         assert set(lines) == {why}
 
 
-def test_an_unanswered_number_costs_its_own_part_only():
+@pytest.mark.parametrize("removal", ["much", torch.ones(2), 10**400], ids=type)
+def test_an_unanswered_number_costs_its_own_part_only(removal):
     problem = PROBLEM_SETS[SECOND][0]
     (case,) = graded_cases(SEED, named("ada", SECOND), SECOND, problem)
     (content,), *_ = problem.answer(POOL, case)
-    answers = ask(problem.name, [case], {"content": content, "truth": None, "removal": "much"})
-    said = "truth is not answered; removal is 'much', not a number"
+    answers = ask(problem.name, [case], {"content": content, "truth": None, "removal": removal})
+    said = f"truth is not answered; removal is {removal!r}, not a number"
     got, lines = judge(problem, POOL, [case], answers)
-    assert (got, set(lines)) == (2, {said})
+    assert (got, set(lines)) == (2, {said[:300]})
 
 
 def test_flips_that_tie_with_the_observed_mean_tie_in_every_way_to_add():
@@ -168,58 +151,6 @@ def test_flips_that_tie_with_the_observed_mean_tie_in_every_way_to_add():
         ((right,),) = problem.answer(POOL, case)
         for found in (abs((flips * means).mean(1)), abs(flips @ means / len(means)), one_by_one):
             assert np.mean(np.array(found) >= observed) == right
-
-
-# Notebooks
-
-
-@pytest.mark.parametrize("problem_set", PROBLEM_SETS)
-def test_students_get_nbgraders_format_without_its_hidden_tests(problem_set):
-    given, source = for_students(problem_set), for_nbgrader(problem_set)
-    ids = [cell.metadata.nbgrader.grade_id for cell in given.cells]
-    assert len(set(ids)) == len(ids) and all(re.fullmatch(r"[\w-]+", name) for name in ids)
-    problems = {problem.name for problem in PROBLEM_SETS[problem_set]}
-    assert {name[len("test-") :] for name in ids if name.startswith("test-")} == problems
-    assert {name[len("answer-") :] for name in ids if name.startswith("answer-")} == problems
-    assert sum(cell.metadata.nbgrader.get("points", 0) for cell in given.cells) == 25
-    for cell, teachers in zip(given.cells, source.cells, strict=True):
-        settings = cell.metadata.nbgrader
-        assert settings.schema_version == 3 and settings.locked != settings.solution
-        assert ("points" in settings) == settings.grade
-        cleared = re.sub(r" *### BEGIN SOLUTION\n|\n *### END SOLUTION", "", teachers.source)
-        cleared, hidden = re.subn(r"\n### BEGIN HIDDEN.*END HIDDEN TESTS", "", cleared, flags=re.S)
-        assert cleared == cell.source
-        assert hidden == settings.grade_id.startswith("test-")
-    assert source.cells[-1].source != CODE_STUB
-
-
-def test_locked_cells_are_graded_as_they_were_issued(tmp_path):
-    path = hand_in(
-        tmp_path, "ada", FIRST, {"given-2": "def difference(*_): return 1", "test-p_value": "0"}
-    )
-    cells, _ = submitted_cells(path, FIRST)
-    sources = [cell["source"] for cell in cells]
-    assert sum("logits[answer.correct]" in source for source in sources) == 1
-    assert not any("return 1" in source or "assert" in source for source in sources)
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells = [c for c in notebook.cells if "enough" not in c.metadata.nbgrader.grade_id]
-    nbformat.write(notebook, path)
-    with pytest.raises(NotAProblemSet, match="answer-enough_needed"):
-        submitted_cells(path, FIRST)
-
-
-def test_bad_lists_and_seeds_are_refused(tmp_path):
-    for text in ("", "ada\nada", "ada\n../bob", "ada lovelace"):
-        (tmp_path / "students").write_text(text)
-        with pytest.raises(SystemExit, match="students"):
-            read_students(tmp_path / "students")
-    (tmp_path / "students").write_text("ada\n\nbob\n")
-    assert read_students(tmp_path / "students") == ["ada", "bob"]
-    with pytest.raises(SystemExit, match="secrets"):
-        read_seed(tmp_path / "seed")
-    (tmp_path / "seed").write_text("1234\n")
-    with pytest.raises(SystemExit, match="guessed"):
-        read_seed(tmp_path / "seed")
 
 
 def test_issuing_writes_variant_and_checkpoint_beside_each_notebook(tmp_path):
@@ -278,30 +209,6 @@ def test_an_answer_that_is_no_number_gets_nothing(parts, tmp_path):
         answers, errors = read_answers(tmp_path / "answers.json")
         found, said = judge(problem, POOL, cases, answers["p_value"])
         assert (found, errors) == (0, []) and said
-
-
-@pytest.mark.parametrize("what", ["link", "pipe", "folder", "text", "other", "cell", "name"])
-def test_a_file_that_is_no_notebook_is_refused(what, tmp_path):
-    path = hand_in(tmp_path, "ada", FIRST, {})
-    notebook = json.loads(path.read_text())
-    path.rename(tmp_path / "notebook")
-    if what == "link":
-        path.symlink_to(tmp_path / "notebook")
-    elif what == "pipe":
-        os.mkfifo(path)
-    elif what == "folder":
-        path.mkdir()
-    elif what == "text":
-        path.write_text("[" * 10**5)
-    elif what == "other":
-        path.write_text("[1]")
-    else:
-        changes = {"cell": {"source": {"a": 1}}, "name": {"metadata": {"nbgrader": 3}}}
-        notebook["cells"][0] |= changes[what]
-        path.write_text(json.dumps(notebook))
-    words = "is no notebook" if path.is_file() and not path.is_symlink() else "is a link, no file"
-    with pytest.raises(NotAProblemSet, match=words):
-        submitted_cells(path, FIRST)
 
 
 # By hand

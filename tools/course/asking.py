@@ -96,7 +96,7 @@ def _number(value: Any, what: str) -> float:
         raise NotANumber(f"{what} is not answered")
     try:
         number = math.nan if isinstance(value, (bool, str)) else float(value)
-    except (TypeError, ValueError):
+    except Exception:  # of any kind: a tensor of two numbers raises a RuntimeError
         number = math.nan
     if not math.isfinite(number):
         raise NotANumber(f"{what} is {value!r}, not a number")
