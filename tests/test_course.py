@@ -14,7 +14,8 @@ import torch
 from course_submissions import hand_in
 
 from notice_lib.models.load import EMBEDDED
-from tools.course.asking import ask, run_cells
+from tools.course import asking
+from tools.course.asking import ANSWERS, REQUEST, ask, run_cells
 from tools.course.by_hand import LIBRARY, REFUSED, SELF_CHECK, refusing, write_library
 from tools.course.grading import LONGEST, grade, judge, read_answers
 from tools.course.issuing import issue
@@ -233,6 +234,20 @@ def test_the_library_behind_the_fence_has_lost_what_is_to_be_done_by_hand(tmp_pa
 
 
 # Submissions
+
+
+def test_cells_that_came_to_their_end_say_so_before_a_case_is_put(tmp_path, monkeypatch):
+    """A function that never returns costs its own problem. Cells that do not end run only once."""
+    monkeypatch.chdir(tmp_path)
+    source = "def percent_recovered(*_):\n    raise KeyboardInterrupt"
+    request = {
+        "cells": [{"source": source, "problem": "percent_recovered"}],
+        "cases": {"percent_recovered": [{"L": 1.0}]},
+    }
+    REQUEST.write_text(json.dumps(request))
+    with pytest.raises(KeyboardInterrupt):
+        asking.main()
+    assert json.loads(ANSWERS.read_text()) == {"errors": [], "problems": {}}
 
 
 def test_submissions_of_every_kind(tmp_path):

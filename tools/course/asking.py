@@ -125,6 +125,7 @@ def main() -> None:
     request = json.loads(REQUEST.read_text())
     namespace, errors = run_cells(request["cells"], request["cases"])
     answers = {"errors": errors, "problems": {}}
+    ANSWERS.write_text(json.dumps(answers))  # It says that the cells came to their end.
     for problem, cases in request["cases"].items():
         answers["problems"][problem] = ask(problem, cases, namespace)
         ANSWERS.write_text(json.dumps(answers))  # Whoever is stopped later keeps this.
