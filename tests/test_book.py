@@ -41,6 +41,7 @@ FOLDS = (
     "Answers",
 )
 MOST_BYTES = 1_500_000  # of a page with all that it loads
+MOST_CODE = 0.2  # of a chapter's height; 13 % on average
 # Code looks the same on every page, and has most of the elements: the weekly run looks at it.
 ALL_BUT_CODE = {"exclude": ["pre"]}
 
@@ -95,6 +96,19 @@ def test_every_figure_has_alt_text(page):
         assert Path(unquote(urlsplit(source).path)).stem not in alt, f"{source}: a file name"
 
 
+def test_headers_stand_over_their_columns(phone):
+    askew = phone.evaluate(
+        """[...document.querySelectorAll('article table:not(:has([colspan]))')]
+        .filter(table => table.tHead && table.tBodies[0].rows.length).flatMap(table => {
+            const at = cell => getComputedStyle(cell).textAlign;
+            const below = [...table.tBodies[0].rows[0].cells].reverse();
+            const heads = [...table.tHead.rows[0].cells].reverse();
+            return heads.filter((head, i) => head.innerText && at(head) !== at(below[i]));
+        }).map(head => head.innerText)"""
+    )
+    assert askew == []
+
+
 def test_dark_mode_has_no_grey_frames(phone):
     assert phone.evaluate("document.documentElement.dataset.theme") == "dark"
     luminance = phone.evaluate(
@@ -109,6 +123,19 @@ def test_dark_mode_has_no_grey_frames(phone):
         }).map(image => image.src)"""
     )
     assert framed == []
+
+
+def test_code_leaves_most_of_a_chapter_to_what_is_read(phone):
+    code, whole = phone.evaluate(
+        """() => {
+            const tall = one => one.getBoundingClientRect().height;
+            const article = document.querySelector('article');
+            const cells = [...article.querySelectorAll('.cell_input')];
+            const seen = cells.filter(one => one.checkVisibility());
+            return [seen.map(tall).reduce((sum, one) => sum + one, 0), tall(article)];
+        }"""
+    )
+    assert phone.path not in CHAPTERS or code <= MOST_CODE * whole
 
 
 def test_page_is_light(page):

@@ -16,6 +16,7 @@ from sphinx import addnodes
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from tools.pages import folds, formulas, moved, place, tables, weight
+from tools.pages.numbers import written
 
 ROOT = Path(__file__).parents[1]
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
@@ -148,6 +149,21 @@ def test_numbers_have_one_form_and_stand_at_the_right(cell, expected):
     body = f"<tbody><tr><td>{cell}</td></tr></tbody>"
     found = tidy(f"<table><thead><tr><th></th></tr></thead>{body}</table>")
     assert expected in found and "<th>" not in found
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<p>98% or -0.5 [-1, +2]</p>", "<p>98 % or \u22120.5 [\u22121, +2]</p>"),
+        ("<p>-0.0 % and -0.04</p>", "<p>0.0 % and \u22120.04</p>"),
+        ("<p>pair svo-150, 2410-7149</p>", "<p>pair svo-150, 2410-7149</p>"),
+        ('<img alt="by -3%" src="a-3%.png"/>', '<img alt="by \u22123 %" src="a-3%.png"/>'),
+        ("<pre>f(-1) <b>2%</b></pre> -1", "<pre>f(-1) <b>2%</b></pre> \u22121"),
+        ("<code>-1</code><math><mn>-1</mn></math>", "<code>-1</code><math><mn>-1</mn></math>"),
+    ],
+)
+def test_numbers_in_sentences_have_the_form_of_tables(html, expected):
+    assert written(html) == expected
 
 
 def test_a_column_with_words_is_no_column_of_numbers():

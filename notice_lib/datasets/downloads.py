@@ -282,7 +282,7 @@ class _Fetcher:
 
 
 def _reason(error: Exception) -> str:
-    """Return the kind of an error, and behind a colon its details."""
+    """Return the kind of an error, and after a colon its details."""
     match error:
         case _FailedError():
             return str(error)

@@ -62,7 +62,7 @@ def one_spelling(labels: Iterable[str]) -> Callable[[str], str]:
         counts[fold(label)][_tidy(label)] += 1
     chosen, merged = {}, []
     for folded, found in counts.items():
-        # Small letters sort behind capitals.
+        # Small letters sort after capitals.
         chosen[folded] = max(found, key=lambda label: (found[label], label == folded, label))
         if len(found) > 1:
             merged.append(f"{', '.join(map(repr, sorted(found)))} as {chosen[folded]!r}")

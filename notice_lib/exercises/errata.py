@@ -79,7 +79,7 @@ def check_mistake(
         raise NotYet("all heads have the same effect in this table, which nobody would overlook.")
     before, after = set(select(sound)), set(select(mistaken))
     return (
-        f"Of the {len(after)} heads that it selects, you expected {len(after & given)}; "
+        f"Heads that it selects: {len(after)}. Of these you expected {len(after & given)}, and "
         f"{len(before & after)} are those of the sound analysis. The rank correlation of all heads "
         f"is {own['size'].corr(other['size'], method='spearman'):.2f}."
     )

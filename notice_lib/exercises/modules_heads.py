@@ -97,7 +97,7 @@ def check_exchange(function: Callable, vlm: VLM, pairs: PairSet, linears: Callab
 
 
 def _effects(vlm: VLM, pairs: PairSet, layer: int) -> list[float]:
-    """The effects of a layer's heads on the first pair, where the paper patches this family."""
+    """The effects of a layer's heads on the first pair, at this family's token."""
     place = vlm.image_component, layer
     sites = [Site(*place, head, vlm.effect_role) for head in range(vlm.n_heads)]
     table = effects(sweep(vlm, pairs.sample(1, 0), sites).table())

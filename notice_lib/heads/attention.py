@@ -102,7 +102,7 @@ def attention_maps(
         if not found.patches.any((0, 1, 3)).all():
             raise NoticeError(
                 f"Pair {pair.pair_id}: tokens of the query {query!r} stand before the image and "
-                "cannot attend to it. Choose a query behind the image."
+                "cannot attend to it. Choose a query after the image."
             )
         if runs and found.norms.shape != runs[0].norms.shape:
             raise NoticeError(

@@ -33,7 +33,7 @@ class DecoderOnly(VLM):
 
         layers[l]                       output: layer_output (the residual stream after it)
             (the attention).o_proj      input:  self_attention, H heads
-            (the MLP)                   output: mlp (before a norm that the family puts behind it)
+            (the MLP)                   output: mlp (before a norm that the family puts after it)
         norm, lm_head                   the answer
 
     The prompt goes through the processor's chat template. If there is none, it follows directly

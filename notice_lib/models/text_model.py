@@ -8,7 +8,7 @@ import torch
 from ..errors import NoticeError
 
 PROJECTIONS = ("o_proj", "out_proj", "wo", "dense")
-"""The families' names of the linear map behind an attention's heads."""
+"""The families' names of the linear map after an attention's heads."""
 
 
 @dataclass(frozen=True)

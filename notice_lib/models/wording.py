@@ -8,7 +8,7 @@ Here:
    that are not seen (zero-width spaces and joiners), and with one form of apostrophe;
 2. a hyphen or dash between words is a space: "light-blue" and "light - blue" are "light blue";
 3. no spaces around other punctuation, as BERT's decoder writes them: "it ' s" is "it's";
-4. no bullet before the answer, no quotation marks or brackets around it, and no punctuation behind
+4. no bullet before the answer, no quotation marks or brackets around it, and no punctuation after
    it: "- green", "(green)" and "green." are "green", but "- 5", as BERT's decoder writes "-5", is
    not "5";
 5. no leading article: "the green" is "green".

@@ -39,7 +39,7 @@ FORMATS: tuple[str, ...] = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"),
     *(name for name, feature in _OPTIONAL.items() if features.check(feature)),
 )
-"""Pillow's names of the formats. JPEG takes in MPO, a JPEG with a second picture behind it."""
+"""Pillow's names of the formats. JPEG takes in MPO, a JPEG followed by a second picture."""
 with suppress(ImportError):
     from pillow_heif import register_heif_opener
 

@@ -5,7 +5,7 @@ An engine, like `reference.patch`, whose scores of patched runs are estimates:
     score(patched) = score(base) + gradient of the score at the base run
                                    . (source activation - base activation)
 
-Two forwards and one backward serve all sites of a pair. The estimate is exact if everything behind
+Two forwards and one backward serve all sites of a pair. The estimate is exact if everything after
 a site is linear; otherwise its error grows with the square of the difference between the two runs.
 A head's source activation is its real output in the source run, so the softmax of this head is not
 approximated, but those of later heads are. (For a head's *query* as a site, see `queries`.)

@@ -8,7 +8,7 @@ When the first patched token is p and the lowest patched layer is l:
 - In layer l, only the patched tokens' rows change.
 - In the last layer, only the last token's row is read.
 
-The suffixes of all runs of a layer, each from its p to the last token, lie one behind the other in
+The suffixes of all runs of a layer, each from its p to the last token, lie one after the other in
 one sequence of rows, so every projection and MLP is one large matrix product (`packed`). The layers
 are Hugging Face's, called with the arguments that the model itself gave them in the base run,
 indexed by the rows' tokens. Norms, rotary embeddings, multipliers, soft caps and mixtures of
@@ -134,7 +134,7 @@ def _source(model, jobs: Sequence[Job], base: Run) -> tuple[Activations, torch.T
     runs = [source_run(job) for job in jobs]
     same_images = all(map(_same_image, (job.base for job in jobs), runs))
     if same_images and not base.tower and _is_embedding(model, jobs, base):
-        return _source_behind(model, jobs, base)
+        return _source_after(model, jobs, base)
     source = record(model, runs, first.points, first.answer.prefix)
     return source.activations, scores_of(jobs, source.logits)
 
@@ -160,7 +160,7 @@ def _ids(jobs: Sequence[Job], run: str) -> torch.Tensor:
     return torch.cat([ids, prefix], 1).long()
 
 
-def _source_behind(model, jobs: Sequence[Job], base: Run) -> tuple[Activations, torch.Tensor]:
+def _source_after(model, jobs: Sequence[Job], base: Run) -> tuple[Activations, torch.Tensor]:
     """As `_source`, for source runs that differ from their base runs in the text alone.
 
     Up to the first token that differs, each is the base run, so only the rest is computed.

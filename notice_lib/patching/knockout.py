@@ -133,7 +133,7 @@ def cut_jobs(
 def patch_keys(model: VLM, inputs: Inputs, keys: int) -> torch.Tensor:
     """(patches,) which of an attention's keys are the image's patches, in their order."""
     if any(inputs.image_tokens):
-        keys = len(inputs)  # The tokens of an answer's prefix stand behind the run's own.
+        keys = len(inputs)  # The tokens of an answer's prefix come after the run's own.
     return model.image_attention(torch.arange(keys), inputs)[0]
 
 

@@ -1,6 +1,6 @@
 """Attention over packed runs, in place of Hugging Face's.
 
-The suffixes of many patched runs lie one behind the other in one row dimension. A decoder's layer
+The suffixes of many patched runs lie one after the other in one row dimension. A decoder's layer
 treats rows one by one in everything but attention. So Hugging Face's layer runs unmodified, and
 only its attention function is exchanged, through `transformers.AttentionInterface`. Before a run's
 start, its queries see the keys of the base run, which all runs share; from there on they see the

@@ -1,6 +1,6 @@
 """Path patching: on which path does a site act on the answer?
 
-When a site is patched, everything behind it reacts, so its effect is the sum over all paths to the
+When a site is patched, everything downstream reacts, so its effect is the sum over all paths to the
 answer. While one path is followed, the text stack's other components (self-attention,
 cross-attention, MLP, at every token and layer) are **frozen**: they give what they gave in the base
 run, whatever they read. The residual stream with its normalisations is not frozen, and neither is

@@ -6,7 +6,7 @@ first patched one where no earlier token sees this token or a later one, in this
 above. Then no earlier token ever changes. Which tokens these are is read from the attention masks
 that the base run really had. In causal models a run starts at its first patched token. If a block
 of tokens sees itself in both directions (PaliGemma's prefix, Gemma 3's image), runs start at the
-block's first token or behind the block.
+block's first token or after the block.
 
 A model that does something the engine does not know is refused, and the message names it. Shapes: P
 pairs of one layout, T tokens, width D.
@@ -105,7 +105,7 @@ def record(
         tower: modules of the vision tower whose inputs are kept.
 
     Raises:
-        NoticeError: the model does something between, in or behind its layers that this engine
+        NoticeError: the model does something between, in or after its layers that this engine
             does not know.
     """
     refuse_compiled(model)

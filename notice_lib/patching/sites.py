@@ -226,7 +226,7 @@ def check_placed(
 ) -> None:
     """Refuse interventions that a run has no place for.
 
-    An engine writes wherever a site says; behind one run's last token it would write into another.
+    An engine writes wherever a site says; after one run's last token it would write into another.
 
     Raises:
         NoticeError: a component, layer, head or token does not exist; names the site.

@@ -114,7 +114,7 @@ def five_lines(verdicts: pd.DataFrame) -> list[str]:
     first = (
         f"**The paper's models: untested.** There is no run of {' or '.join(PAPER.values())} yet, "
         "so nothing here confirms or refutes what is said of these checkpoints. The small models "
-        "show analogues."
+        "only show whether something like it can be found in them."
     )
     if ran:
         first = f"**The paper's models.** There are runs of {' and '.join(ran)}."
