@@ -16,7 +16,7 @@ from sphinx import addnodes
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from tools.pages import folds, formulas, moved, place, tables, weight
-from tools.pages.numbers import written
+from tools.pages.number_style import written
 
 ROOT = Path(__file__).parents[1]
 MATHML = "{http://www.w3.org/1998/Math/MathML}"

@@ -11,7 +11,7 @@ from tools.pages import (
     folds,
     formulas,
     moved,
-    numbers,
+    number_style,
     place,
     quiz,
     slides,
@@ -23,7 +23,7 @@ from tools.pages import (
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect each part; Sphinx calls this for the extension `tools.pages` in _config.yml."""
     parts = (
-        citations, folds, formulas, moved, numbers, place, quiz, slides, tables, weight,
+        citations, folds, formulas, moved, number_style, place, quiz, slides, tables, weight,
     )  # fmt: skip
     for part in parts:
         part.connect(app)
