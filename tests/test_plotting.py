@@ -315,6 +315,21 @@ def test_ends_named_after_the_value_come_first(estimates):
     assert "[\N{MINUS SIGN}9, +9]" in alt and "0 of 5 intervals" in alt
 
 
+def test_names_in_a_scatter_plot_are_apart_and_inside():
+    rng = np.random.default_rng(0)
+    index = pd.MultiIndex.from_product([range(6), range(8)])
+    a, b = (pd.Series(rng.normal(size=48) ** 3, index) for _ in "ab")
+    marked = [*a.abs().nlargest(4).index, *b.abs().nlargest(4).index]
+    figure = plotting.scatter(a, b, "a", "b", marked=dict.fromkeys(marked))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) >= 6
+    for i, box in enumerate(boxes):
+        assert not box.count_overlaps(boxes[:i])
+        assert axes.bbox.padded(1).fully_containsx(box.x0) and axes.bbox.fully_containsx(box.x1)
+
+
 def test_scatter_matches_sites_and_ranks_them():
     a = pd.Series([1.0, 2.0, 3.0, 4.0, np.nan], index=[(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)])
     b = pd.Series([40.0, 10.0, 30.0, 0.0, 5.0], index=[(1, 1), (0, 0), (0, 1), (5, 5), (1, 0)])

@@ -1,6 +1,7 @@
 """Dots, intervals, scatter plots and curves."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from ..errors import NoticeError
 from .look import COLOURS, SERIES, UNIT, AltFigure, described, draw_legend, number, subplots
 from .maps import head_name
+
+NAME_SIZE = 10
+"""Size of the names of dots, in points."""
 
 
 def strips(
@@ -120,17 +124,48 @@ def scatter(
     for line in (axes.axhline, axes.axvline):
         line(0, color="#888888", linewidth=0.8)
     axes.plot(both["a"], both["b"], "o", color=COLOURS["clean"], alpha=0.5, markersize=6)
-    places = []
+    axes.set(xlabel=label_a, ylabel=label_b, title=f"{told}, {len(both)} sites")
+    axes.margins(0.1)
+    figure.draw_without_rendering()  # Only now do dots have their places.
+    places, dots, letters = [], _in_points(axes, both), np.empty((0, 2))
     for key in marked:
         x, y = both.iloc[both.index.get_loc(key)]
         axes.plot(x, y, "o", color=COLOURS["corrupt"], markersize=7, markeredgecolor="black")
-        axes.annotate(site_name(key), (x, y), (5, 5), textcoords="offset points", size=10)
+        letters = _write_name(axes, site_name(key), (x, y), dots, letters)
         places.append(f"{site_name(key)} at {number(x)}, {number(y)}")
-    axes.set(xlabel=label_a, ylabel=label_b, title=f"{told}, {len(both)} sites")
-    axes.margins(0.1)
     named = f" Named: {'; '.join(places)}." if places else ""
     alt = f"{len(both)} sites, {label_a} across, {label_b} up: {told}.{named}"
     return described(figure, alt)
+
+
+def _in_points(axes, data) -> np.ndarray:
+    """Places in data units as places on the figure, in points."""
+    return axes.transData.transform(np.asarray(data, float)) * 72 / axes.figure.dpi
+
+
+def _write_name(axes, name: str, place: tuple[float, float], dots, letters) -> np.ndarray:
+    """Write a name beside a dot, where it covers fewest dots, no other name, and stays inside.
+
+    Returns:
+        The places of all letters so far, (n, 2) in points.
+    """
+    (at,) = _in_points(axes, [place])
+    size = np.array([NAME_SIZE * 0.6 * len(name), NAME_SIZE])
+    frame = axes.get_window_extent().get_points() * 72 / axes.figure.dpi
+    corners = []
+    for away, *side in product((5, 5 + 1.2 * NAME_SIZE), (1, -1), (1, -1)):
+        low = at + np.array(side) * (5, away) - size * (np.array(side) < 0)
+        ends = np.stack([low, low + size])
+        on_dots, on_letters = (
+            ((one >= ends[0] - 3) & (one <= ends[1] + 3)).all(axis=1).sum()
+            for one in (dots, letters)
+        )
+        leaves = (ends < frame[0]).any() or (ends > frame[1]).any()
+        corners.append((100 * (on_letters + leaves) + on_dots, low))
+    _, low = min(corners, key=lambda corner: corner[0])
+    axes.annotate(name, place, low - at, textcoords="offset points", size=NAME_SIZE)
+    written = np.stack([np.linspace(0, 1, len(name)), np.full(len(name), 0.5)], axis=1)
+    return np.concatenate([letters, low + size * written])
 
 
 def curves(
