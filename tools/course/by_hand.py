@@ -7,6 +7,7 @@ code (`write_library`). Nothing that a submission imports, saves or restores bri
 import ast
 import shutil
 from collections.abc import Iterable, Iterator
+from compileall import compile_dir
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from inspect import isfunction
@@ -60,6 +61,7 @@ def write_library(problems: Iterable[str], place: Path) -> None:
     for problem in problems:
         for module, names in REFUSED.get(problem, {}).items():
             _rewrite(place, module, names, REFUSING)
+    compile_dir(place, quiet=1)  # Submissions cannot keep what Python compiles behind the fence.
 
 
 def _rewrite(place: Path, module: str, names: tuple[str, ...], body: str) -> None:

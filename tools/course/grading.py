@@ -112,7 +112,7 @@ def grade(
     marks, written = [], []
     with ExitStack() as stack:
         libraries = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        runs = {name: _runs(name, libraries / name) for name in PROBLEM_SETS}
+        runs = {name: _runs(name, libraries / name) for name in {name for _, name in found}}
         workers = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
         running = []
         for student, problem_set in found:
