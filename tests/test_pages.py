@@ -327,6 +327,10 @@ def test_used_are_the_classes_of_pages_and_the_words_of_their_scripts(tmp_path):
 def test_pictures_become_files_and_idle_spans_and_states_of_widgets_go(tmp_path):
     pixels = Image.effect_noise((20, 20), 90).convert("RGB")
     pixels.save(png := io.BytesIO(), "PNG")
+    with Image.open(io.BytesIO(weight.as_webp(png.getvalue()))) as same:
+        assert same.tobytes() == pixels.tobytes()
+    Image.effect_noise((500, 500), 90).convert("RGB").save(large := io.BytesIO(), "PNG")
+    assert len(weight.as_webp(large.getvalue())) < len(large.getvalue()) / 2
     picture = base64.b64encode(png.getvalue()).decode()
     name = hashlib.sha256(weight.as_webp(png.getvalue())).hexdigest()[:20] + ".webp"
     state = SimpleNamespace(attributes={"type": weight.STATE})

@@ -186,7 +186,7 @@ def test_a_notebook_gets_the_figure_with_its_alt_text(table):
     alt, source = re.match(r'<img alt="([^"]*)" src="([^"]*)"', output.data["text/html"]).groups()
     assert alt == figure.alt == output.data["text/plain"]
     png = Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
-    assert png.width == plotting.WIDTH * 144
+    assert png.width == 1440 and 'width="720"' in output.data["text/html"]  # sharp on any screen
 
 
 def test_alt_text_is_escaped():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from notice_lib import load_model, load_pairs
-from tools import sheet
+from tools import sheet, sheet_table
 
 SHEETS = Path(__file__).parents[1] / "data" / "checkpoints" / "sheets"
 MEASURES = [
@@ -82,6 +82,11 @@ def test_a_stored_sheet_is_whole(file):
         for slot, counts in slots.items():
             for kind, n in zip(("one thing", "two things"), counts, strict=True):
                 assert asked.get(f"{slot}, {kind}", 0) == n
+
+
+@pytest.mark.parametrize("name", sheet_table.NAMES)
+def test_the_readme_has_the_table_of_the_stored_sheets(name):
+    assert sheet_table.table_of(name) in (SHEETS / "README.md").read_text()
 
 
 def test_layers_from_10_to_90_percent():

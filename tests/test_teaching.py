@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,16 +47,31 @@ def test_a_quiz_that_is_none_is_refused_with_its_place(old, new, words):
     assert words in str(refused.value)
 
 
+def questions_of(name):
+    text = (COURSE / f"{name}.md").read_text()
+    return read_questions(re.search(r"```{quiz}\n(.*?)```", text, re.DOTALL)[1])
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_the_place_of_the_right_option_tells_nothing(name):
-    text = (COURSE / f"{name}.md").read_text()
-    questions = read_questions(re.search(r"```{quiz}\n(.*?)```", text, re.DOTALL)[1])
+    questions = questions_of(name)
     places = [[one.right for one in question.options].index(True) for question in questions]
     assert len(questions) == SIZES[name]
     assert all(len(question.options) == 3 for question in questions)
     assert max(map(places.count, range(3))) <= len(places) // 3 + 1
     whys = [option.why for question in questions for option in question.options]
     assert len(set(whys)) == len(whys)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_length_of_the_right_option_tells_little(name):
+    questions = questions_of(name)
+    longest = []
+    for place, question in enumerate(questions, 1):
+        right = next(len(one.text) for one in question.options if one.right)
+        if all(len(one.text) < right for one in question.options if not one.right):
+            longest.append(place)
+    assert len(longest) <= ceil(len(questions) / 3), f"right and longest: {longest}"
 
 
 def test_a_slide_has_its_notes_formulas_links_and_pictures():
@@ -124,3 +140,30 @@ def test_the_slide_of_noise_shows_what_its_notes_say():
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", SLIDES))
 def test_what_the_slides_name_is_there(target):
     assert (COURSE / target).exists()
+
+
+def test_every_objective_is_graded_twice_by_something_with_points():
+    """Of the quizzes, only the questions whose reasons are handed in have points."""
+    text = (COURSE / "graded_week.md").read_text()
+    rows = re.search(r"\| a student can .*?\n\n", text, re.DOTALL)[0].splitlines()[2:]
+    objectives = (ROOT / "book" / "objectives.csv").read_text().splitlines()[1:]
+    assert len(rows[:-1]) == len(objectives)
+    (reasons,) = re.findall(r"One point each for ([^.]*)\.", text)
+    graded = {
+        (quiz, number)
+        for quiz, numbers in re.findall(r"quiz (\d), questions? ([\d, and\n]+)", reasons)
+        for number in re.findall(r"\d+", numbers)
+    }
+    assert len(graded) == 10  # as many as the quizzes have points
+    project = re.findall(r"\| \*\*(.*?)\*\* \|", (COURSE / "project.md").read_text())
+    for row in rows[:-1]:
+        first, again = (cell.strip() for cell in row.split("|")[2:4])
+        assert first != again
+        for cell in (first, again):
+            kind, _, rest = cell.partition(", ")
+            if kind.startswith("quiz"):
+                assert (kind[-1], rest.removeprefix("question ")) in graded, row
+            elif kind == "project":
+                assert rest.capitalize() in project, row
+            else:
+                assert re.fullmatch(r"set [12], problem [123]", cell), row

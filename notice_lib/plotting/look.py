@@ -16,6 +16,12 @@ from matplotlib.ticker import MaxNLocator
 WIDTH = 5.0
 """Width of all figures in inches; with one width, text has one size on the page."""
 
+DENSITY = 144
+"""Pixels of the page that an inch of a figure takes."""
+
+SHARPNESS = 2
+"""Pixels of a figure for one of the page, since most screens show that many."""
+
 COLOURS = {"clean": "#0072B2", "corrupt": "#D55E00", "blank": "#777777", "text": "#009E73"}
 """Colours of Okabe and Ito, which colour-blind readers can tell apart."""
 
@@ -59,7 +65,7 @@ def style():
     """Return the style of all figures as a context manager, for a `with` block around your own."""
     return mpl.rc_context(
         {
-            "figure.dpi": 144,
+            "figure.dpi": DENSITY,
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
             "figure.constrained_layout.w_pad": 0.07,
@@ -94,10 +100,13 @@ class AltFigure(Figure):
     def img(self) -> str:
         """Return an HTML `<img>` with the figure as PNG and its alt text."""
         png = io.BytesIO()
-        self.savefig(png, format="png")
+        self.savefig(png, format="png", dpi=SHARPNESS * DENSITY)
         data = base64.b64encode(png.getvalue()).decode()
-        alt = html.escape(self.alt)
-        return f'<img alt="{alt}" src="data:image/png;base64,{data}" style="max-width: 100%">'
+        alt, width = html.escape(self.alt), round(self.get_figwidth() * DENSITY)
+        return (
+            f'<img alt="{alt}" src="data:image/png;base64,{data}" width="{width}" '
+            'style="max-width: 100%; height: auto">'
+        )
 
     def _ipython_display_(self) -> None:
         from IPython.display import publish_display_data
