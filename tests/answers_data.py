@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 from exercise_answers import Answers, answers, blip, worked_pair
-from PIL import Image
+from PIL import Image, ImageOps
 
 from notice_lib import load_pairs
 from notice_lib.exercises import data, own
@@ -127,9 +127,11 @@ def spoiled_word():
 @answers("own.check_drawn")
 def drawn():
     pair = worked_pair()
+    clean, mask = pair.image("clean"), Image.fromarray(pair.masks("clean")["differs"])
+    blue = ImageOps.colorize(clean.convert("L"), "black", "white", (40, 80, 230))
     right = {
-        "clean": pair.image("clean"),
-        "corrupt": pair.image("corrupt"),
+        "clean": clean,
+        "corrupt": Image.composite(blue, clean, mask),
         "prompt": pair.prompt,
         "correct": pair.correct,
         "incorrect": pair.incorrect,
@@ -145,7 +147,8 @@ def drawn():
             "constant": (right | {"corrupt": other}, "more than one property"),
             "near miss": (exchanged, "does not answer both pictures as intended"),
             "no reason": (right | {"why": "it is exact"}, "say in a sentence"),
-            "shortcut": (right | {"corrupt": right["clean"]}, "are the same"),
+            "one picture": (right | {"corrupt": clean}, "are the same"),
+            "shortcut": (right | {"corrupt": pair.image("corrupt")}, "as they are"),
         },
         (blip(),),
     )

@@ -197,7 +197,7 @@ def test_on_paper_folds_are_open_and_nothing_is_cut(open_page, page_path):
 
 
 def article_of(page_path):
-    """The article of a page of the path, without the solutions of its exercises."""
+    """The article of a chapter, without the solutions of its exercises."""
     article = BeautifulSoup((HTML / page_path).read_text(), "html.parser").article
     for fold in article.select("details"):
         if fold.summary.get_text() == "Solution and why":
@@ -205,7 +205,7 @@ def article_of(page_path):
     return article
 
 
-@pytest.mark.parametrize("page_path", PATH)
+@pytest.mark.parametrize("page_path", CHAPTERS)
 def test_figures_and_tables_have_numbered_captions_below(page_path):
     """All but the pictures of a pair, of which Figure 1.1 says what they are, and the hero."""
     article, chapter = article_of(page_path), int(Path(page_path).name[:2])

@@ -14,6 +14,31 @@ from tools.exercises import all_exercises, is_solution, notes
 EXERCISES = all_exercises()
 NOTEBOOKS = {path.stem: path for path in notebooks()}
 CHAPTERS = [name for name in NOTEBOOKS if name != "worksheet"]
+HOOKS = {
+    "kept.append(args[0][place].clone())",
+    "changed = args[0].clone()",
+    "changed[place] = kept[0]",
+    "with module.register_forward_pre_hook(keep):",
+    "with module.register_forward_pre_hook(write):",
+}
+GIVEN = {
+    "02_pairs": {'asymmetric, vlm, pairs["states"], stored["states"], seed'},
+    "03_first_patch": {
+        *HOOKS,
+        "module = vlm.hook_point(attention, layer).module",
+        "size = module.in_features // vlm.n_heads",
+        "place = 0, positions, slice(head * size, (head + 1) * size)",
+        "for letter, site in six.items():",
+    },
+    "14_errata": {
+        *HOOKS,
+        'module = blip.hook_point("cross_attention", layer).module',
+        "size = module.in_features // blip.n_heads",
+        'return difference("corrupt") - L_star',
+    },
+    "worksheet": {"for role in dict.fromkeys(roles):"},
+}
+"""Long lines of solutions that students have, since a page shows them or its empty cell does."""
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +57,21 @@ def test_each_edition_has_every_chapter(out):
         assert sorted(path.stem for path in (out / edition).iterdir()) == list(NOTEBOOKS)
 
 
+def long_lines(cells):
+    """Lines of more than 20 characters; shorter ones are alike by chance."""
+    lines = {line.strip() for cell in cells for line in cell.source.splitlines()}
+    return {line for line in lines if len(line) > 20}
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_no_line_of_a_solution_is_in_a_students_notebook(out, name):
-    """But for lines that also stand in the exercise, such as the head of a function."""
+    """But for heads of functions, and for what a page gives (`GIVEN`)."""
+    solutions = list(filter(is_solution, nbformat.read(NOTEBOOKS[name], as_version=4).cells))
+    assert solutions
     cells = read(out, "student", name).cells
     assert not any(map(is_solution, cells))
-    text = "\n".join(cell.source for cell in cells)
-    given = set(map(str.strip, text.splitlines()))
-    for one in (one for one in EXERCISES if one.chapter == name):
-        solution = one.cells[-1].source
-        assert solution not in text
-        why = [line for line in solution.splitlines() if line.startswith("#")]
-        assert not given & set(why)
-        own = {line.strip() for line in solution.splitlines() if len(line.strip()) > 30}
-        assert len(own - given) >= 0.5 * len(own), one.number
+    shared = long_lines(solutions) & long_lines(cells)
+    assert {line for line in shared if not line.startswith("def ")} == GIVEN.get(name, set())
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

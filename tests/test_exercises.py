@@ -55,6 +55,9 @@ def test_a_check_accepts_what_is_right_and_says_what_is_wrong(name):
         verdict = said(answer)
         assert verdict.startswith("Not yet: ") and words in verdict, (kind, verdict)
     assert said(None).startswith("Nothing to check yet: ")
+    for constant, value in vars(inspect.getmodule(check)).items():
+        if constant.isupper() and not constant.startswith("_"):
+            assert not said(value).is_right, f"{constant} gives the answer away"
 
 
 def test_a_function_that_stops_is_said_and_one_that_returns_nothing_is_not_begun():
@@ -64,6 +67,45 @@ def test_a_function_that_stops_is_said_and_one_that_returns_nothing_is_not_begun
         "Not yet: it stops with ZeroDivisionError: division by zero"
     )
     assert check_chance(lambda hits, n: ...).startswith("Nothing to check yet: ")
+
+
+@pytest.mark.parametrize(
+    "entry, words",
+    [
+        ({"unit": "pair"}, "independent"),
+        ({"null": "pair signs"}, "show the same pictures"),
+        ({"null": "head names"}, "just as many"),
+        ({"null": "none"}, "one of"),
+        ({"null": ["scene signs"]}, "one of"),
+    ],
+)
+def test_a_plan_keeps_the_pairs_of_a_scene_together(entry, words):
+    case = CASES["selection.check_plan"]()
+    plan, effects = case.given
+    verdict = CHECKS["selection.check_plan"](case.right, plan | entry, effects)
+    assert verdict.startswith("Not yet: ") and words in verdict
+
+
+@pytest.mark.parametrize(
+    "why, words",
+    [
+        (None, "Nothing to check yet: write why"),
+        (3, "Not yet: say in a sentence"),
+        ("By chance.", "Not yet: say in a sentence"),
+        ("why " * 20, "Not yet: say in a sentence"),
+    ],
+)
+def test_the_list_that_is_made_twice_is_explained(why, words):
+    case = CASES["selection.check_repeated"]()
+    expected, _, arrays = case.given
+    verdict = CHECKS["selection.check_repeated"](case.right, expected, why, arrays)
+    assert verdict.startswith(words)
+
+
+def test_the_question_of_the_review_has_the_rubric():
+    (text,) = (one.cells[0].source for one in EXERCISES if one.title == "Referee this page")
+    points = re.findall(r"^- \*\*(.+?)\*\* \(2 points\):", text, re.MULTILINE)
+    assert tuple(map(str.lower, points)) == exercises.report.RUBRIC
 
 
 def test_a_verdict_is_shown_as_a_sentence():

@@ -171,6 +171,11 @@ def test_a_page_of_the_path_is_short(name):
     assert words(ROOT / "book" / f"{name}.md") <= MOST_WORDS
 
 
+@pytest.mark.parametrize("name", PATH)
+def test_a_page_of_the_path_says_what_its_letters_mean(name):
+    assert "> **Notation.** $L$ is" in (ROOT / "book" / f"{name}.md").read_text()
+
+
 @pytest.mark.parametrize("name", [*PATH, "course/worksheet"])
 def test_visible_code_of_the_path_is_short(name):
     """What draws and counts is folded, or in the library; what is visible teaches."""

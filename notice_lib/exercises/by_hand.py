@@ -1,7 +1,8 @@
-"""Tasks that are to be done by hand: the library's own patches are refused, hooks are counted."""
+"""Tasks that are to be done by hand: the library's own functions are refused, hooks are counted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import FunctionType
 from unittest.mock import patch
 
 import torch
@@ -17,6 +18,24 @@ _REGISTERS = ("register_forward_pre_hook", "register_forward_hook")
 
 def _refuse(*_, **__):
     raise NoticeError("this is to be written by hand, with hooks, without the library's patches")
+
+
+def _refuse_itself(*_, **__):
+    from notice_lib.errors import NoticeError  # It runs in the module of another function.
+
+    raise NoticeError("this is to be worked out by hand, without the library's function for it")
+
+
+@contextmanager
+def without(function: Callable) -> Iterator[None]:
+    """Within this block a function of the library refuses to work, whoever calls it."""
+    assert isinstance(function, FunctionType)
+    code = function.__code__
+    function.__code__ = _refuse_itself.__code__
+    try:
+        yield
+    finally:
+        function.__code__ = code
 
 
 @contextmanager

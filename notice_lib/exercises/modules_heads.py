@@ -104,7 +104,7 @@ def _effects(vlm: VLM, pairs: PairSet, layer: int) -> list[float]:
     return table.set_index("head").effect.loc[range(vlm.n_heads)].tolist()
 
 
-STATEMENTS = {
+_HOLDS = {
     "A": True,
     "B": False,
     "C": False,
@@ -118,4 +118,4 @@ STATEMENTS = {
 @check
 def check_statements(holds: Mapping[str, bool]) -> None:
     """4.4: which statements about a map are true."""
-    true_or_false(holds, STATEMENTS)
+    true_or_false(holds, _HOLDS)

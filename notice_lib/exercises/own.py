@@ -1,6 +1,7 @@
 """Exercises of the chapter on one's own data."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..datasets import EMBEDDED, load_pairs
 from ..models import VLM
 from .pairs import difference_of
 from .verdict import NotYet, check, entry, filled, number
@@ -107,6 +109,8 @@ def check_drawn(drawn: Mapping[str, Any], vlm: VLM) -> str:
     if not all(isinstance(given[name], str) for name in names[2:]):
         raise NotYet("prompt, correct, incorrect and why are strings.")
     _check_difference(clean, corrupt)
+    if {hash(_pixels(picture)) for picture in (clean, corrupt)} <= _stored_pictures():
+        raise NotYet("both are embedded pictures as they are; draw or edit one of them.")
     question = given["prompt"], given["correct"], given["incorrect"]
     _check_prompt(*question)
     if len(set(given["why"].lower().split())) < FEWEST_WORDS:
@@ -122,6 +126,18 @@ def check_drawn(drawn: Mapping[str, Any], vlm: VLM) -> str:
             f"L* {with_corrupt:+.2f}."
         )
     return f"L is {with_clean:+.2f}, L* {with_corrupt:+.2f}, and a grey square {with_none:+.2f}."
+
+
+def _pixels(picture: Image.Image) -> bytes:
+    return picture.convert("RGB").tobytes()
+
+
+@cache
+def _stored_pictures() -> set[int]:
+    """Hashes of the pixels of all embedded pictures."""
+    pairs = (pair for name in EMBEDDED for pair in load_pairs(name))
+    files = {file for pair in pairs for file in (pair.clean_image, pair.corrupt_image)}
+    return {hash(_pixels(Image.open(file))) for file in files}
 
 
 def _check_difference(clean: Image.Image, corrupt: Image.Image) -> None:

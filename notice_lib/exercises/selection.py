@@ -7,6 +7,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from ..heads import fewest_scenes, sign_flip_test, two_sd
+from .by_hand import without
 from .verdict import NotBegun, NotYet, check, entry, filled, near, number, refuse_slips, tried
 
 
@@ -15,7 +16,8 @@ def check_scenes(function: Callable[[int, float], int]) -> None:
     """5.1: the fewest scenes with which one head among many can be selected on its own."""
     for n_heads, level in ((48, 0.05), (144, 0.05), (1024, 0.01)):
         wanted = fewest_scenes(n_heads, level)
-        found = number(tried(function, n_heads, level))
+        with without(fewest_scenes):
+            found = number(tried(function, n_heads, level))
         if found == wanted - 1:
             raise NotYet("one too few. The test is two-sided, so 1 - n, not -n.")
         if found != wanted:
@@ -63,18 +65,30 @@ def check_every(function: Callable[[Sequence[float], Sequence[float]], float]) -
         raise NotYet(f"p-values {p} with effects {means} do not give {found:g}.")
 
 
+NULLS = ("pair signs", "scene signs", "head names")
+"""What a plan may draw at random."""
+
+
 @check
 def check_plan(passing: int, plan: Mapping[str, Any], effects: np.ndarray) -> str:
     """5.4: how many heads pass by one's own plan, written before the test was run.
 
     Args:
         passing: the number of heads that pass.
-        plan: "unit", "minimum" (a fraction recovered), "level" and "expected" (heads by then).
+        plan: "unit", "null" (one of `NULLS`), "minimum" (a fraction recovered), "level" and
+            "expected" (heads by then).
         effects: fractions recovered, (scenes, heads).
     """
     filled(plan)
     if entry(plan, "unit") != "scene":
         raise NotYet("which unit is independent of the others? Two pairs may show one picture.")
+    null = entry(plan, "null")
+    if null not in NULLS:
+        raise NotYet(f"null is one of {', '.join(NULLS)}, not {null!r}.")
+    if null == "pair signs":
+        raise NotYet("the pairs of a scene show the same pictures. Are their signs independent?")
+    if null == "head names":
+        raise NotYet("with its heads' names shuffled, just as many heads of one task pass.")
     minimum, level = (number(entry(plan, name)) for name in ("minimum", "level"))
     expected = number(entry(plan, "expected"))
     if not 0 < minimum < 1:
@@ -100,11 +114,18 @@ def check_plan(passing: int, plan: Mapping[str, Any], effects: np.ndarray) -> st
     raise NotYet(f"by this plan it is not {found:g}.")
 
 
+FEWEST_WORDS = 8
+
+
 @check
-def check_repeated(shared: int, expected: int, arrays: Sequence[np.ndarray]) -> str:
+def check_repeated(shared: int, expected: int, why: str, arrays: Sequence[np.ndarray]) -> str:
     """5.5: how many heads the paper's rule calls universal in both of two halves.
 
-    The halves are `halves(arrays)`; `expected` was written down before.
+    Args:
+        shared: the number of heads.
+        expected: the number that was written down before.
+        why: a sentence on why the two lists differ or agree; only its form is checked.
+        arrays: the effects in each task, (scenes, heads); the halves are `halves(arrays)`.
     """
     if expected is None:
         raise NotBegun("write down what you expect first.")
@@ -112,6 +133,10 @@ def check_repeated(shared: int, expected: int, arrays: Sequence[np.ndarray]) -> 
     first, second = (_universal(half) for half in halves(arrays))
     both = int((first & second).sum())
     if found == both:
+        if why is None:
+            raise NotBegun("write why the two lists differ or agree.")
+        if not isinstance(why, str) or len(set(why.lower().split())) < FEWEST_WORDS:
+            raise NotYet("say in a sentence why the two lists differ or agree.")
         return (
             f"You expected {said:g}. One half calls {first.sum()} heads universal, the other "
             f"{second.sum()}."
