@@ -4,6 +4,7 @@ import json
 import re
 from contextlib import contextmanager
 from functools import cache
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 from browsing import PHONE, new_page, press, serve, tab_to
@@ -94,6 +95,15 @@ def in_the_browser(browser, name, code, given):
         return page.evaluate(loaded % code, [address, name, given])
 
 
+class OldServer(SimpleHTTPRequestHandler):
+    """Like many web servers, it takes JavaScript for what it is only in files that end in .js."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "application/octet-stream"}
+
+    def log_message(self, *_):
+        pass
+
+
 @contextmanager
 def alone(browser, folder):
     """The lab's sections without the rest of their page, on a phone, in a folder like the book."""
@@ -102,7 +112,7 @@ def alone(browser, folder):
     (folder / "book").mkdir()
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Lab</title>'
     (folder / "book" / "patch_lab.html").write_text(head + "".join(blocks), encoding="utf-8")
-    with serve(folder) as address, new_page(browser, PHONE) as page:
+    with serve(folder, OldServer) as address, new_page(browser, PHONE) as page:
         page.folder, page.complaints = folder, []
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.address = address + "book/patch_lab.html"

@@ -1,6 +1,7 @@
 """Carry a patch in Chromium: Start, the grids, the table, the guess, the challenge and the card."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from browsing import press, tab_to
 from lab_page import (
     DIRECTIONS,
     MINUS,
+    PAGE,
     alone,
     check_whole,
     manifest,
@@ -94,7 +96,7 @@ def test_every_interaction_works_by_keyboard_alone(page):
     choose(page, tokens[1])
     assert "token=1" in page.url
     guess_by_keyboard(page, row="H3", layer="layer 2", flips="4")
-    cells = page.locator(".lab-grid button").all_inner_texts()
+    cells = page.locator(".lab-grid td button").all_inner_texts()
     heads = MANIFEST["shape"]["heads"]
     assert len(cells) == 2 * layers * heads
     assert all(re.fullmatch(rf"0|[+{MINUS}]\d+", cell) for cell in cells)
@@ -111,6 +113,109 @@ def test_every_interaction_works_by_keyboard_alone(page):
     press(page, "ArrowDown")
     settle(page, "carry")
     assert MANIFEST["scenes"][1]["id"] in page.url
+    check_whole(page)
+
+
+def grid(page, part=""):
+    """The first grid, or what a selector finds in it."""
+    return page.locator(f".lab-panel:first-child .lab-grid {part}")
+
+
+def test_a_header_carries_all_its_cells(page):
+    scene, layers = MANIFEST["scenes"][0], MANIFEST["shape"]["layers"]
+    tokens = scene["tokens"]
+    start(page, "carry")
+    tab_to(page, ".lab-panel:first-child .lab-grid button")
+    press(page, "ArrowRight", "ArrowRight", "ArrowUp", "Space")
+    settle(page, "carry")
+    assert [text[: len("layer output, layer 2")] for text in carried(page)] == [
+        "layer output, layer 2"
+    ] * len(tokens)
+    layer = grid(page, "thead button").nth(2)
+    assert layer.get_attribute("aria-label") == f"layer 2, all {len(tokens)} cells"
+    assert layer.evaluate("header => header === document.activeElement")
+    token = grid(page, "tbody th button").nth(1)
+    assert token.get_attribute("aria-label") == f"{tokens[1]}, all {layers} cells"
+    assert [one.get_attribute("aria-pressed") for one in (layer, token)] == ["true", "mixed"]
+    # The corner has no button; a token's name completes its row, and then takes it away.
+    press(page, "ArrowLeft", "ArrowLeft", "ArrowLeft", "ArrowDown", "ArrowLeft", "ArrowUp")
+    press(page, "ArrowDown", "Space")
+    settle(page, "carry")
+    assert len(carried(page)) == len(tokens) + layers - 1
+    assert [one.get_attribute("aria-pressed") for one in (layer, token)] == ["true", "true"]
+    token.click()
+    settle(page, "carry")
+    assert len(carried(page)) == len(tokens) - 1
+    assert [one.get_attribute("aria-pressed") for one in (layer, token)] == ["mixed", "false"]
+    check_whole(page)
+
+
+def middles(page, *places):
+    """Where the cells of rows and layers are on the screen."""
+    grid(page).scroll_into_view_if_needed()
+    boxes = [grid(page, f"tbody tr:nth-child({i + 1}) td >> nth={j}") for i, j in places]
+    boxes = [box.bounding_box() for box in boxes]
+    return [(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2) for box in boxes]
+
+
+def picked(page):
+    settle(page, "carry")
+    return re.findall(r"carry=([^&]*)", page.url)
+
+
+def test_a_press_that_moves_over_cells_takes_them(page):
+    start(page, "carry")
+    first, second, third = middles(page, (1, 0), (1, 1), (1, 2))
+    row = [f"layer_output.{layer}.1" for layer in range(3)]
+
+    def drag(*places):
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for place in places[1:]:
+            page.mouse.move(*place)
+        page.mouse.up()
+
+    drag(first, second, third)
+    assert picked(page) == ["+".join(row)]
+    drag(first, second)
+    assert picked(page) == [row[2]]
+    # Back where it began, the press is a click too, which does nothing; the next one counts.
+    drag(second, first, second)
+    assert picked(page) == ["+".join([row[2], row[1], row[0]])]
+    page.mouse.click(*second)
+    assert picked(page) == ["+".join([row[2], row[0]])]
+    # So does the next key. Arrows go on from where the press began.
+    drag(second, third, second)
+    press(page, "ArrowRight", "Space")
+    assert picked(page) == ["+".join([row[0], row[1]])]
+    assert page.locator(".lab-over").count() == 0
+    check_whole(page)
+
+
+def test_a_finger_picks_sideways_and_scrolls_up_and_down(page):
+    start(page, "carry")
+    first, second, below = middles(page, (1, 0), (1, 1), (4, 0))
+    finger = page.context.new_cdp_session(page)
+
+    def touch(kind, *places):
+        points = [{"x": x, "y": y} for x, y in places]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def swipe(start, end):
+        touch("touchStart", start)
+        for part in np.linspace(0, 1, 11)[1:]:
+            touch("touchMove", tuple(np.add(start, part * np.subtract(end, start)).tolist()))
+        touch("touchEnd")
+        page.wait_for_timeout(100)
+
+    top = page.evaluate("scrollY")
+    swipe(first, second)
+    assert picked(page) == ["layer_output.0.1+layer_output.1.1"]
+    assert page.evaluate("scrollY") == top
+    swipe(below, first)
+    assert picked(page) == ["layer_output.0.1+layer_output.1.1"]
+    assert page.evaluate("scrollY") > top
+    assert page.locator(".lab-over").count() == 0
     check_whole(page)
 
 
@@ -138,22 +243,43 @@ def test_nothing_large_is_loaded_before_start(page):
     page.on("request", lambda request: asked.append(request.url))
     page.goto(page.address)
     offer = page.wait_for_selector(f"{HERE} .lab-start")
-    assert not [url for url in asked if url.endswith((".onnx", ".gz", ".png", "ort.wasm.min.mjs"))]
+    assert not [url for url in asked if url.endswith((".onnx", ".gz", ".png", ".mjs.js"))]
     size = sum(file["bytes"] for file in MANIFEST["files"].values()) / 1e6
     assert f"{size:.1f} MB" in offer.inner_text()
 
 
-def test_without_a_server_or_webassembly_a_sentence_stands_there(page):
+def test_the_lab_starts_where_the_server_does_not_know_mjs(page):
+    (page.folder / "module.mjs").touch()
+    served = page.request.get(page.address.replace("book/patch_lab.html", "module.mjs"))
+    assert served.headers["content-type"] == "application/octet-stream"
+    start(page, "carry")
+    assert results(page)
+    check_whole(page)
+
+
+def sentences(page):
+    """What stands in the sections of a page that cannot start."""
+    page.wait_for_timeout(300)
+    return [page.locator(section(name)).inner_text() for name in ("carry", "looks", "compose")]
+
+
+def test_without_a_server_webassembly_or_javascript_a_sentence_stands_there(page):
     sentence = "The lab needs a browser with JavaScript and WebAssembly"
     page.goto((page.folder / "book" / "patch_lab.html").as_uri())
-    page.wait_for_timeout(300)
-    assert sentence in page.locator(HERE).inner_text()
+    assert all(sentence in text for text in sentences(page))
     page.complaints.clear()  # Chromium itself complains of a module from a file.
     page.add_init_script("delete window.WebAssembly")
     page.goto(page.address)
-    page.wait_for_timeout(300)
-    assert sentence in page.locator(HERE).inner_text()
+    assert all(sentence in text for text in sentences(page))
     assert page.complaints == []
+    with page.context.browser.new_context(java_script_enabled=False) as context:
+        plain = context.new_page()
+        plain.goto(page.address)
+        assert all(sentence in text for text in sentences(plain))
+        links = plain.locator(".lab a").evaluate_all("links => links.map(one => one.pathname)")
+    assert len(links) == 2
+    pages = [PAGE.with_name(Path(link).name).with_suffix(".md") for link in links]
+    assert all(page.exists() for page in pages)
 
 
 def carry_in(page, state):
@@ -249,13 +375,13 @@ def test_the_challenge_is_scored_beyond_unrelated_donors(page):
 def test_a_guess_is_committed_before_the_map_and_judged_by_it(page):
     start(page, "carry")
     layers, tokens = MANIFEST["shape"]["layers"], MANIFEST["scenes"][0]["tokens"]
-    assert set(page.locator(".lab-grid button").all_inner_texts()) == {""}
+    assert set(page.locator(".lab-grid td button").all_inner_texts()) == {""}
     tab_to(page, ".lab-guess button")
     press(page, "Enter")  # Without a number nothing is committed.
     assert page.locator(".lab-guess").count() == 1
     guess_by_keyboard(page, row=tokens[4], layer="layer 1", flips="5")
     said = page.locator(".lab-controls + div").inner_text()
-    shown = page.locator(".lab-panel:first-child .lab-grid button").all_inner_texts()
+    shown = page.locator(".lab-panel:first-child .lab-grid td button").all_inner_texts()
     shares = [int(text.replace(MINUS, "-")) for text in shown]
     own = shares[4 * layers + 1]
     assert f"“{tokens[4]}” in layer 1, moves the answer by" in said
@@ -289,7 +415,7 @@ def test_the_other_model_opens_in_the_same_place(page):
     start(page, "carry")
     tab_to(page, ".lab-controls label:first-child select")
     page.keyboard.type("llava")
-    page.wait_for_selector("th:text-is('the image')")
+    page.wait_for_selector("th button:text-is('the image')")
     settle(page, "carry")
     assert "model=llava-mini" in page.url
     scene = manifest("llava-mini")["scenes"][0]

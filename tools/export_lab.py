@@ -31,8 +31,8 @@ from tools.lab import boards, figure, graphs, looks, scenes, stored, twins  # no
 
 VENDOR = ROOT / "book" / "assets" / "vendor"
 RUNTIME = {
-    "runtime": "ort.wasm.min.mjs",
-    "glue": "ort-wasm-simd-threaded.mjs",
+    "runtime": "ort.wasm.min.mjs.js",
+    "glue": "ort-wasm-simd-threaded.mjs.js",
     "wasm": "ort-wasm-simd-threaded.wasm.gz",
 }
 GRAPHS = {"tower": "tower.onnx", "text": "text.onnx"}

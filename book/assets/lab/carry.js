@@ -198,12 +198,15 @@ class Carry {
       layers: this.#manifest.shape.layers,
       cell: (row, layer) => siteOf(this.#scene, component, layer, ...(ofHeads ? [token, row] : [row, null])),
       source,
-      pick: (site) => this.#tried(() => this.#toggle(site, name)),
+      several: true,
+      pick: (sites) => this.#tried(() => this.#toggle(sites, name)),
     });
   }
 
-  async #toggle(site, name) {
-    if (!this.#picked.delete(site.key)) this.#picked.set(site.key, site);
+  /** Carry cells of a direction's grid; if all of them are carried, carry them no more. */
+  async #toggle(sites, name) {
+    if (sites.every((site) => this.#picked.has(site.key))) for (const site of sites) this.#picked.delete(site.key);
+    else for (const site of sites) this.#picked.set(site.key, site);
     for (const other of Object.keys(this.#grids)) if (other !== name) this.#grids[other].at = this.#grids[name].at;
     await this.#show();
   }

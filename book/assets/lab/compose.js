@@ -240,7 +240,7 @@ class Compose {
       layers,
       cell: (row, layer) => siteOf(scene, "layer_output", layer, row, null),
       source: "clean",
-      pick: (site) => { said.textContent = this.#told(site, shares.get(site.key)); },
+      pick: ([site]) => { said.textContent = this.#told(site, shares.get(site.key)); },
     });
     const sites = grid.sites.flat();
     said.textContent = `Measuring ${sites.length} patched runs ...`;

@@ -124,7 +124,7 @@ class Looks {
       layers,
       cell: (head, layer) => sites[layer * heads + head],
       source: "clean",
-      pick: (site) => this.#toggle(site),
+      pick: ([site]) => this.#toggle(site),
       picture: (site) => lit(picture, this.#map(site), this.#index.grid),
     });
     this.#grid.element.addEventListener("focusin", () => this.#describe(this.#focused));
