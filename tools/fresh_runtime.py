@@ -43,6 +43,8 @@ def published(folder: Path) -> Path:
     bare, branch = folder / "repository.git", repository(ROOT)["branch"]
     git = ["git", f"--git-dir={bare}", f"--work-tree={ROOT}"]
     subprocess.run(["git", "init", "--quiet", "--bare", "-b", branch, bare], check=True)
+    # Each notebook clones it, and looking for similar files takes longer than copying them.
+    subprocess.run([*git, "config", "pack.window", "0"], check=True)
     subprocess.run([*git, "add", "--all"], check=True, cwd=ROOT)
     author = ["-c", "user.name=fresh", "-c", "user.email=fresh@localhost"]
     subprocess.run([*git, *author, "commit", "--quiet", "-m", "The working tree"], check=True)
