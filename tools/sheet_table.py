@@ -13,7 +13,6 @@ import pandas as pd
 SHEETS = Path(__file__).resolve().parent.parent / "data" / "checkpoints" / "sheets"
 BEGIN, END = "<!-- tools/sheet_table.py -->\n", "<!-- end -->\n"
 NAMES = ("blip-mini", "llava-mini")
-SEEDS = {"seed 0": "", "seed 1": "-seed1", "seed 2": "-seed2"}
 
 
 class Sheet:
@@ -124,9 +123,11 @@ ROWS = {
 
 
 def table_of(name: str) -> str:
-    """One model's sheets beside what was aimed at, as a table of Markdown."""
-    sheets = [Sheet(SHEETS / f"{name}{seed}.csv") for seed in SEEDS.values()]
-    lines = [f"| `{name}` | aim | {' | '.join(SEEDS)} |", "|---" * (2 + len(SEEDS)) + "|"]
+    """One model's sheets, of seeds 0, 1, ..., beside what was aimed at, as a table of Markdown."""
+    files = sorted(SHEETS.glob(f"{name}*.csv"), key=lambda file: file.stem)
+    sheets = [Sheet(file) for file in files]
+    seeds = " | ".join(f"seed {seed}" for seed in range(len(sheets)))
+    lines = [f"| `{name}` | aim | {seeds} |", "|---" * (2 + len(sheets)) + "|"]
     for measure, (aim, found) in ROWS.items():
         lines.append(f"| {measure} | {aim} | {' | '.join(map(found, sheets))} |")
     return "\n".join(lines) + "\n"
