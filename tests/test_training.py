@@ -211,6 +211,7 @@ def test_recipes_differ_in_what_they_are_called_after():
     assert RECIPES["two-choice"].of("blip-mini", (5, 6, 7)).steps == (5, 6, 7)
 
 
+@pytest.mark.weekly
 def test_only_the_pools_of_the_stages_that_run_are_rendered(tmp_path, monkeypatch):
     """A training of single steps; then one that goes on after stage 2 of its weights."""
     rendered, load_pool = [], pool.load_pool
