@@ -86,7 +86,13 @@ def test_a_stored_sheet_is_whole(file):
 
 @pytest.mark.parametrize("name", sheet_table.NAMES)
 def test_the_readme_has_the_table_of_the_stored_sheets(name):
-    assert sheet_table.table_of(name) in (SHEETS / "README.md").read_text()
+    table = sheet_table.table_of(name)
+    assert table in (SHEETS / "README.md").read_text()
+    (states,) = (line for line in table.splitlines() if "two things, held out, states" in line)
+    shown = [float(cell.strip(" *%")) for cell in states.split("|")[3:-1]]
+    for value, seed in zip(shown, ("", "-seed1", "-seed2"), strict=True):
+        found = pd.read_csv(SHEETS / f"{name}{seed}.csv").set_index(["measure", "of"])["value"]
+        assert value == pytest.approx(100 * found["accuracy", "states, two things"], abs=0.05)
 
 
 def test_layers_from_10_to_90_percent():
