@@ -76,7 +76,7 @@ def test_the_figure_shows_where_the_head_attends_and_which_it_is(bench):
     drawn = titled["where it attends"].images[1].get_array()
     np.testing.assert_array_equal(drawn, bench.attention(choice))
     (frame,) = titled["effects of all heads"].patches
-    assert frame.get_xy() == (4.5, 1.5)
+    assert frame.get_xy() == (1.5, 4.5)
 
 
 def test_it_begins_at_the_strongest_head(bench, explorer, blip):

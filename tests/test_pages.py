@@ -122,7 +122,7 @@ def test_the_names_of_an_index_stand_in_the_only_header_row():
         + row(
             '<th rowspan="2" scope="row">x</th>',
             '<th scope="row">r</th>',
-            '<td class="number">\u22121</td>',
+            '<td class="number">-1</td>',
         )
         + row('<th scope="row">s</th>', '<td class="number">2</td>')
         + "</tbody></table>"
@@ -136,7 +136,8 @@ def test_the_names_of_an_index_stand_in_the_only_header_row():
         ("-0.50%", '<td class="number">\u22120.50 %</td>'),
         ("+0.0 %", '<td class="number">0.0 %</td>'),
         ("1,649", '<td class="number">1,649</td>'),
-        ("1e-05", '<td class="number">1e\u221205</td>'),
+        ("\u22121", '<td class="number">\u22121</td>'),
+        ("1e-05", '<td class="number">1e-05</td>'),
         ("12 to 43 %", "<td>12 to 43 %</td>"),
         ("-2 % to -1 %", "<td>\u22122 % to \u22121 %</td>"),
         ("states-013", "<td>states-013</td>"),
@@ -147,7 +148,7 @@ def test_the_names_of_an_index_stand_in_the_only_header_row():
 )
 def test_numbers_have_one_form_and_stand_at_the_right(cell, expected):
     body = f"<tbody><tr><td>{cell}</td></tr></tbody>"
-    found = tidy(f"<table><thead><tr><th></th></tr></thead>{body}</table>")
+    found = written(tidy(f"<table><thead><tr><th></th></tr></thead>{body}</table>"))
     assert expected in found and "<th>" not in found
 
 

@@ -207,8 +207,8 @@ def test_the_alt_text_of_a_heat_map_says_where_its_extremes_are(table):
     role, layer = means.stack().idxmax()
     told = f"to {plotting.number(means.loc[role, layer])} at {role}, layer {layer}."
     alt = plotting.heat_map(table, components=["mlp"]).alt
-    assert alt.startswith("Token role by layer, mean effect (logits) over 2 pairs. MLP:")
-    assert alt.endswith(told)
+    assert alt.startswith("MLP: from ") and told in alt  # the finding first
+    assert alt.endswith("columns layers; mean effect (logits) over 2 pairs.")
 
 
 def test_maps_side_by_side_share_one_scale(table):
@@ -250,12 +250,13 @@ def test_a_head_map_draws_signed_means_of_pairs(heads):
     means = plotting.head_means(heads)
     of_head = heads[(heads.layer == 1) & (heads["head"] == 2)]
     by_pair = of_head.groupby("pair_id").effect.mean()
-    assert len(of_head) == 4 and means.loc[1, 2] == pytest.approx(by_pair.mean(), abs=1e-15)
+    assert len(of_head) == 4 and means.loc[2, 1] == pytest.approx(by_pair.mean(), abs=1e-15)
     figure = plotting.head_map(heads, selected=[(1, 2), (0, 1)])
     (axes,) = panels(figure)
     np.testing.assert_array_equal(axes.images[0].get_array(), means)
-    assert [frame.get_xy() for frame in axes.patches] == [(1.5, 0.5), (0.5, -0.5)]
-    assert f"framed: L1.H2 ({plotting.number(means.loc[1, 2])})" in figure.alt
+    assert [frame.get_xy() for frame in axes.patches] == [(0.5, 1.5), (-0.5, 0.5)]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer", "head")
+    assert f"framed: L1.H2 ({plotting.number(means.loc[2, 1])})" in figure.alt
     assert "over 3 pairs" in figure.alt
 
 
@@ -264,7 +265,7 @@ def test_a_head_map_takes_selected_heads_from_the_table(estimates):
     found = found.assign(component="self_attention", selected=found.effect > 0.15)
     figure = plotting.head_map({"svo": found}, value="effect")
     (axes,) = panels(figure)
-    assert [frame.get_xy() for frame in axes.patches] == [(0.5, -0.5), (0.5, 0.5)]
+    assert [frame.get_xy() for frame in axes.patches] == [(-0.5, 0.5), (0.5, 0.5)]
     assert "pair" not in figure.alt
 
 
@@ -425,7 +426,7 @@ def test_percent_maps_mark_heads_by_their_labels(fractions):
     heads = fractions["image"]["svo"].set_axis([4, 5, 6], axis=0)
     figure = plotting.percent_maps(
         {"image": {"svo": heads}},
-        "head",
+        "layer",
         framed={("image", "svo"): {(5, 1)}},
         dotted={("image", "svo"): {(6, 0), (9, 9)}},
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from notice_lib.plotting import in_percent
+
 SHEETS = Path(__file__).resolve().parent.parent / "data" / "checkpoints" / "sheets"
 BEGIN, END = "<!-- tools/sheet_table.py -->\n", "<!-- end -->\n"
 NAMES = ("blip-mini", "llava-mini")
@@ -29,7 +31,7 @@ class Sheet:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f} %".replace(".0 %", " %").replace("-", "\N{MINUS SIGN}")
+    return in_percent(share, 1).replace(".0 %", " %")
 
 
 def judged(text: str, is_met: bool) -> str:

@@ -17,6 +17,7 @@ from .look import (
     AltFigure,
     described,
     draw_scale,
+    in_percent,
     largest,
     number,
     style,
@@ -32,7 +33,7 @@ from .maps import (
     heat_maps,
     role_means,
 )
-from .percent import percent_maps
+from .percent import percent_maps, rows_kept
 from .pictures import (
     draw_overlay,
     draw_picture,
@@ -68,6 +69,7 @@ __all__ = [
     "head_name",
     "heat_map",
     "heat_maps",
+    "in_percent",
     "intervals",
     "largest",
     "number",
@@ -75,6 +77,7 @@ __all__ = [
     "overlays",
     "percent_maps",
     "role_means",
+    "rows_kept",
     "scatter",
     "show_masks",
     "show_pair",

@@ -45,7 +45,7 @@ def strips(
         )
     _rows(axes, groups)
     axes.set_xlabel(label)
-    return described(figure, f"Dots in rows, {label}. {' '.join(told)}")
+    return described(figure, f"{' '.join(told)} Dots in rows, {label}.")
 
 
 def intervals(
@@ -134,7 +134,7 @@ def scatter(
         letters = _write_name(axes, site_name(key), (x, y), dots, letters)
         places.append(f"{site_name(key)} at {number(x)}, {number(y)}")
     named = f" Named: {'; '.join(places)}." if places else ""
-    alt = f"{len(both)} sites, {label_a} across, {label_b} up: {told}.{named}"
+    alt = f"{told.capitalize()}: {len(both)} sites, {label_a} across, {label_b} up.{named}"
     return described(figure, alt)
 
 
@@ -208,7 +208,7 @@ def curves(
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=whole))
     axes.set(xlabel=label_x, ylabel=label_y)
     draw_legend(figure, columns=2)
-    return described(figure, f"Curves of {label_y} over {label_x}. {' '.join(told)}")
+    return described(figure, f"{' '.join(told)} Curves of {label_y} over {label_x}.")
 
 
 def site_name(key: Hashable) -> str:
@@ -257,8 +257,8 @@ def _alt_of_intervals(rows: pd.DataFrame, names: list[str], label: str, referenc
         part = rows.loc[rows["name"] == name, ["group", "estimate", "low", "high"]]
         told.append(f"{name}: {', '.join(_interval(*row) for row in part.to_numpy())}")
     return (
-        f"Dots with intervals, {label}; {apart} of {len(rows)} intervals exclude "
-        f"{reference:g}. {'; '.join(told)}{'; and more' if len(names) > 6 else ''}."
+        f"{apart} of {len(rows)} intervals exclude {reference:g}. "
+        f"{'; '.join(told)}{'; and more' if len(names) > 6 else ''}. Dots with intervals, {label}."
     )
 
 

@@ -287,7 +287,7 @@ def _draw_effects(figure, axes, bench: Bench, choice: Choice) -> str:
     else:
         means = head_means(table)
         drawn = draw_heads(axes, means, largest([means]), [(site.layer, site.head)])
-        axes.set(title="effects of all heads", ylabel="layer")
+        axes.set(title="effects of all heads", ylabel="head")
         told = "Effects of all heads"
     draw_scale(figure, drawn, axes, "effect\n(logits)", ticks=3)
     return f"{told}: {extremes(means)}."

@@ -146,6 +146,12 @@ def number(value: float) -> str:
     return digits.replace("-", "\N{MINUS SIGN}")
 
 
+def in_percent(share: float, digits: int = 0, sign: str = "") -> str:
+    """Format a share in percent: 0.305 is "30 %", or "+30.5 %" with one digit and the sign "+"."""
+    rounded = round(100 * float(share), digits) + 0.0  # no "-0"
+    return f"{rounded:{sign}.{digits}f} %".replace("-", "\N{MINUS SIGN}")
+
+
 def largest(arrays: Iterable) -> float:
     """Return the largest absolute value of some arrays, for a range centred at zero."""
     value = max((np.nanmax(np.abs(array), initial=0.0) for array in arrays), default=0.0)

@@ -1,4 +1,4 @@
-"""Heat maps: token role by layer, and layer by head."""
+"""Heat maps of token roles and of heads; layers run from left to right in all of them."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
@@ -51,7 +51,7 @@ def head_means(table: pd.DataFrame, value: str = "effect") -> pd.DataFrame:
     row per head.
 
     Returns:
-        (layers x heads) signed means.
+        (heads x layers) signed means.
 
     Raises:
         NoticeError: the table has several components, whole modules, or, without pairs, several
@@ -66,13 +66,13 @@ def head_means(table: pd.DataFrame, value: str = "effect") -> pd.DataFrame:
         )
     if "pair_id" in table:
         by_pair = table.groupby(["layer", "head", "pair_id"])[value].mean()
-        return by_pair.groupby(["layer", "head"]).mean().unstack("head")
+        return by_pair.groupby(["layer", "head"]).mean().unstack("layer")
     if table.duplicated(["layer", "head"]).any():
         raise NoticeError(
             "Some heads have several rows. Pass one table for each panel: "
             '{task: part for task, part in table.groupby("task")}.'
         )
-    return table.set_index(["layer", "head"])[value].unstack("head")
+    return table.set_index(["layer", "head"])[value].unstack("layer")
 
 
 def heat_map(
@@ -136,7 +136,7 @@ def head_map(
     limit: float | None = None,
     columns: int = 2,
 ) -> AltFigure:
-    """Draw the signed mean of `value` by layer and head (see `head_means`); frame selected heads.
+    """Draw the signed mean of `value` by head and layer (see `head_means`); frame selected heads.
 
     Args:
         tables: one table of `effects(sweep.table())` or of `notice_lib.heads.head_effects` (then
@@ -155,8 +155,8 @@ def head_map(
     limit = limit or largest(means.values())
     columns = min(columns, len(means))
     rows = -(-len(means) // columns)
-    layers = max(map(len, means.values()))
-    height = rows * (0.7 + min(0.26, 3.2 / layers * columns) * layers) + 0.8
+    heads = max(map(len, means.values()))
+    height = rows * (0.7 + min(0.26, 3.2 / heads * columns) * heads) + 0.8
     figure, grid = subplots(rows, columns, height, squeeze=False, sharey=True)
     for axes in grid.flat[len(means) :]:
         axes.set_visible(False)
@@ -164,20 +164,22 @@ def head_map(
         drawn = draw_heads(axes, array, limit, framed[title])
         axes.set_title(title)
     for axes in grid[:, 0]:
-        axes.set_ylabel("layer")
+        axes.set_ylabel("head")
     draw_scale(figure, drawn, grid, f"mean {label}")
     found = [_alt_of_heads(title, array, framed[title]) for title, array in means.items()]
     pairs = _counted(tables.values())
-    return described(figure, f"Layer by head, mean {label}{pairs}. {' '.join(found)}")
+    return described(
+        figure, f"{' '.join(found)} Rows are heads, columns layers; mean {label}{pairs}."
+    )
 
 
 def draw_heads(axes, means: pd.DataFrame, limit: float, selected: Heads = ()):
-    """Draw one map of (layers x heads) on given axes; return it for a colour bar."""
+    """Draw one map of (heads x layers) on given axes; return it for a colour bar."""
     drawn = draw_signed(axes, means.to_numpy(), limit)
     thinned(axes.xaxis, means.columns, 8)
     thinned(axes.yaxis, means.index, 12)
-    axes.set_xlabel("head")
-    places = [(means.index.get_loc(layer), means.columns.get_loc(head)) for layer, head in selected]
+    axes.set_xlabel("layer")
+    places = [(means.index.get_loc(head), means.columns.get_loc(layer)) for layer, head in selected]
     draw_frames(axes, places)
     return drawn
 
@@ -195,7 +197,7 @@ def extremes(means: pd.DataFrame, unit: str = "") -> str:
     """Say where the smallest and the largest value of a map are.
 
     Args:
-        means: (roles x layers), or (layers x heads).
+        means: (roles x layers), or (heads x layers).
         unit: what follows each number, e.g. " %".
     """
     cells = means.rename_axis(index="row", columns="column").stack().dropna()
@@ -245,18 +247,21 @@ def _chosen(means: Mapping[str, pd.DataFrame], components: Iterable[str] | None)
 
 def _alt_of_roles(panels, label: str, tables: Iterable[pd.DataFrame]) -> str:
     found = [f"{title}: {extremes(means)}." for title, means in panels]
-    return f"Token role by layer, mean {label}{_counted(tables)}. {' '.join(found)}"
+    about = f"Rows are token roles, columns layers; mean {label}{_counted(tables)}."
+    return " ".join([*found, about])
 
 
 def _alt_of_heads(title: str, means: pd.DataFrame, selected: Heads) -> str:
     told = f"{title}: {extremes(means)}".lstrip(": ")
-    framed = [f"{head_name(*head)} ({number(means.loc[head])})" for head in selected]
+    framed = [
+        f"{head_name(layer, head)} ({number(means.loc[head, layer])})" for layer, head in selected
+    ]
     return f"{told}; framed: {', '.join(framed)}." if framed else f"{told}."
 
 
 def _name(cell: tuple) -> str:
-    row, column = cell
-    return f"{row}, layer {column}" if isinstance(row, str) else head_name(row, column)
+    row, layer = cell
+    return f"{row}, layer {layer}" if isinstance(row, str) else head_name(layer, row)
 
 
 def _selected(table: pd.DataFrame, title: str, selected) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """Several maps of fractions recovered on one scale, in percent, with the numbers in their cells."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -64,10 +64,7 @@ def percent_maps(
     tables = [table for row in panels.values() for table in row.values()]
     if not tables:
         raise NoticeError("There are no maps to draw. Give {row name: {panel title: fractions}}.")
-    every = list(dict.fromkeys(label for table in tables for label in table.index))
-    size = pd.concat([table.abs().max(axis=1) for table in tables], axis=1).max(axis=1)
-    kept = [label for label in every if silent is None or size[label] >= silent]
-    kept = kept or every[:1]
+    every, kept = rows_kept(tables), rows_kept(tables, silent or 0.0)
     left = [str(label) for label in every if label not in kept]
     limit = 100 * (limit or largest(tables))
     names = [list(row) for row in panels.values()]
@@ -100,6 +97,18 @@ def percent_maps(
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=8)
     return described(figure, " ".join(filter(None, [finding, *told, *notes])))
+
+
+def rows_kept(tables: Sequence[pd.DataFrame], silent: float = 0.0) -> list:
+    """Return the labels of the rows that `percent_maps` draws: not silent in every table.
+
+    Args:
+        tables: the fractions of all panels.
+        silent: rows whose fractions are all smaller than this are left out, but for one.
+    """
+    every = list(dict.fromkeys(label for table in tables for label in table.index))
+    size = pd.concat([table.abs().max(axis=1) for table in tables], axis=1).max(axis=1)
+    return [label for label in every if size[label] >= silent] or every[:1]
 
 
 def _scale(figure: AltFigure, drawn, grid) -> None:

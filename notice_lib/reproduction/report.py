@@ -135,14 +135,24 @@ def _of_family(minis: pd.DataFrame, name: str) -> str:
         return f"**{name}.** There are no results."
     groups: dict[str, list[str]] = {}
     for short, rows in minis.groupby("short", sort=False):
-        same = rows["verdict"].nunique() == 1
-        said = rows["verdict"].iloc[0] if same else DIFFERS
-        groups.setdefault(said, []).append(short + ("" if same else f" ({tally(rows['verdict'])})"))
+        said = rows["verdict"].iloc[0] if rows["verdict"].nunique() == 1 else DIFFERS
+        groups.setdefault(said, []).append(short)
     seeds = minis["label"].nunique()
     listed = [
-        f"*{said.capitalize()}:* {'; '.join(groups[said])}." for said in ORDER if said in groups
+        f"*{said.capitalize()}:* {_listed(groups[said])}." for said in ORDER if said in groups
     ]
     return f"**{name}, {seeds} seed{'s' * (seeds > 1)}.** {' '.join(listed)}"
+
+
+def _listed(claims: Iterable[str]) -> str:
+    """Join claims; those that differ only in what they are "under" share their first words."""
+    under: dict[str, list[str]] = {}
+    for claim in claims:
+        does, _, where = claim.partition(" under ")
+        under.setdefault(does, []).append(where)
+    return "; ".join(
+        f"{does} under {', '.join(wheres)}" if wheres[0] else does for does, wheres in under.items()
+    )
 
 
 def _of_seeds(minis: pd.DataFrame) -> str:

@@ -1,6 +1,6 @@
-"""Numbers in sentences and alt texts, as tables have them: with a minus, and a space before %.
+"""Numbers of a page in one form: with a minus, a space before %, and no "-0.0" or "+0.0".
 
-Sentences that code writes have Python's hyphens and its "98%".
+Tables, sentences and alt texts that code writes have Python's hyphens and its "98%".
 """
 
 import re
@@ -13,7 +13,7 @@ TAG = re.compile(rf"(<(?P<kept>{KEPT})\b.*?</(?P=kept)>|<[^>]*>)", re.DOTALL)
 ALT = re.compile(r'(?<=\balt=")[^"]*')
 PERCENT = re.compile(r"(?<=\d)%(?!\w)")
 NEGATIVE = re.compile(r"(?<![\w.)-])-(?=\d)")
-ZERO = re.compile(r"\N{MINUS SIGN}(?=0(?:\.0+)?(?![.\d]))")
+ZERO = re.compile(r"[+\N{MINUS SIGN}](?=0(?:\.0+)?(?![.\d]))")
 
 
 def in_words(text: str) -> str:

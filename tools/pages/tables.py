@@ -1,4 +1,4 @@
-"""Tables: one header row, numbers in one form and at the right, and a caption that names them.
+"""Tables: one header row, numbers at the right, and a caption that names them.
 
 pandas gives the names of an index a header row of their own, and leaves its other cells empty.
 """
@@ -13,21 +13,13 @@ TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
 CAPTION = re.compile(r"<p>(<strong>(Figure|Table) (\d+\.\d+)\.)")
 # A table, and the first caption below it, if no other table is between.
 NAMED = re.compile(r'<table(?=(?:(?!<table).)*?id="(table-[\d.]+)")', re.DOTALL)
-NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?: ?%)?")
+NUMBER = re.compile(r"[+\N{MINUS SIGN}-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?: ?%)?")
 NOTHING = ("", "-", "\N{EN DASH}")
 LONG = 40  # characters
-MINUS = "\N{MINUS SIGN}"
-NEGATIVE = re.compile(r"(?<!\w)-(?=\d)")
 
 
 def is_number(text: str) -> bool:
-    return NUMBER.fullmatch(text.replace(MINUS, "-")) is not None
-
-
-def in_one_form(number: str) -> str:
-    """Return a number as the book writes it, with a minus, a space before %, and no "-0.0"."""
-    text = re.sub(r"(?<=\d)%", " %", number.replace("-", MINUS))
-    return text if re.search("[1-9]", text) else text.lstrip(f"{MINUS}+")
+    return NUMBER.fullmatch(text) is not None
 
 
 def text_of(cell: Tag) -> str:
@@ -56,12 +48,9 @@ def columns_of(table: Tag) -> list[tuple[Tag, ...]]:
 
 
 def mark_columns(table: Tag) -> None:
-    """Bring the numbers of a table into one form, and mark the columns that hold only numbers."""
+    """Mark the columns that hold only numbers."""
     for head, *cells in columns_of(table):
         numbers = [cell for cell in cells if is_number(text_of(cell))]
-        for cell in numbers:
-            (old,) = (part for part in cell.strings if part.strip())
-            old.replace_with(in_one_form(text_of(cell)))
         if numbers and all(cell in numbers or text_of(cell) in NOTHING for cell in cells):
             for cell in (head, *cells):
                 cell["class"] = [*cell.get("class", []), "number"]
@@ -90,8 +79,6 @@ def tidied(match: re.Match[str]) -> str:
         table["class"] = "dataframe"  # pandas' styled tables
     for row in table.select("tr[style]"):
         del row["style"]
-    for text in table.find_all(string=NEGATIVE):
-        text.replace_with(NEGATIVE.sub(MINUS, text))
     merge_headers(table)
     if not table.select("[colspan]"):
         mark_columns(table)
