@@ -14,6 +14,7 @@ BENCHMARKS = {
     "families": ("families", "run", "eight decoder-only families, against forwards and nnsight"),
     "minis": ("minis", "run", "the embedded models, as the chapters use them"),
     "threads": ("threads", "run", "four chapters at the same time, as in a class"),
+    "hub": ("hub", "run", "what a student of a class needs of a JupyterHub"),
     "scaling": ("scaling", "run", "time and memory as the work grows"),
     "gpu": ("gpu", "run", "the paper's models at full size (needs a GPU)"),
 }

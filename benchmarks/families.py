@@ -34,7 +34,7 @@ def run(tiny: bool = False, nnsight: bool | None = None) -> Report:
     torch.set_num_threads(1)
     if nnsight is None:
         nnsight = not tiny
-    python = peers.environment(peers.NNSIGHT) if nnsight else None
+    python = peers.environment(peers.NNSIGHT.package) if nnsight else None
     rounds = 1 if tiny else ROUNDS
     measured = pd.DataFrame(
         row for family in FAMILIES for row in _family(family, tiny, rounds, python)

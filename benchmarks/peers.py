@@ -56,7 +56,7 @@ CASES = (("blip", (NNSIGHT,)), ("llava", (NNSIGHT, TRANSFORMER_LENS)))
 def run(tiny: bool = False) -> Report:
     """Measure seconds per site of the engine and of each peer on one thread."""
     torch.set_num_threads(1)
-    pythons = {peer: environment(peer) for _, peers in CASES for peer in peers}
+    pythons = {peer: environment(peer.package) for _, peers in CASES for peer in peers}
     rows = [
         row
         for family, peers in CASES
@@ -80,21 +80,21 @@ def run(tiny: bool = False) -> Report:
     return Report("peers", table, closing, notes)
 
 
-def environment(peer: Peer) -> Path:
-    """The Python of the peer's environment, which the first call creates."""
-    folder = ENVIRONMENTS / peer.package
+def environment(package: str) -> Path:
+    """The Python of an environment with a package, which the first call creates."""
+    folder = ENVIRONMENTS / package
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
-        print(f"Installing {peer.package} into {folder} ...", file=sys.stderr)
+        print(f"Installing {package} into {folder} ...", file=sys.stderr)
         pins = folder / "constraints.txt"
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         # With the same torch and transformers as here, only the library differs.
         ours = [f"{name}=={version(name).split('+')[0]}" for name in ("torch", "transformers")]
         pins.write_text("\n".join(ours) + "\n")
-        install = [python, "-m", "pip", "install", "--quiet", "--constraint", pins, peer.package]
+        install = [python, "-m", "pip", "install", "--quiet", "--constraint", pins, package]
         if subprocess.run(install).returncode != 0:
             raise NoticeError(
-                f"pip could not install {peer.package} into {folder}; see its messages above."
+                f"pip could not install {package} into {folder}; see its messages above."
             )
         (folder / "ready").touch()
     return python

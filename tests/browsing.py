@@ -1,11 +1,11 @@
-"""Pages of the built book in a browser, its keyboard, and a folder served on this machine."""
+"""Pages of the built book in a browser, and its keyboard."""
 
-import functools
-import http.server
 import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+
+from tools.serving import Quiet
 
 HTML = Path(__file__).parents[1] / "_build" / "html"
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
@@ -14,12 +14,7 @@ PHONE = {"width": 390, "height": 844}
 PATIENCE = 120_000  # ms; other tests compute at the same time
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-class SlowLine(_Quiet):
+class SlowLine(Quiet):
     """All connections share a line of 1.6 Mb/s."""
 
     line = threading.Lock()
@@ -29,16 +24,6 @@ class SlowLine(_Quiet):
             with self.line:
                 time.sleep(len(part) / 200_000)
             outputfile.write(part)
-
-
-@contextmanager
-def serve(folder, handler=_Quiet):
-    """The address of a folder, which is served within this block."""
-    handler = functools.partial(handler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
 
 
 def press(page, *keys):

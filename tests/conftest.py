@@ -5,14 +5,16 @@ from collections import Counter
 from contextlib import ExitStack
 
 import pytest
-from browsing import HTML, opened, serve
+from browsing import HTML, opened
 
 from tools.chromium import chromium
+from tools.serving import serve
 
 _seconds = Counter()  # of each file
 _BROWSER = ("tests/test_book.py", "tests/test_book_in_use.py", "tests/test_lab_browser_")
 _TEACHERS = tuple(
-    f"tests/test_{name}.py" for name in ("course", "editions", "fence", "problem_sets", "teaching")
+    f"tests/test_{name}.py"
+    for name in ("course", "editions", "fence", "nbgrader", "problem_sets", "teaching")
 )
 _SLOWEST = 10
 _measured = []

@@ -83,6 +83,7 @@ RIGHT = {
         "answer-patched_difference": BY_HAND,
         "answer-percent_recovered": PERCENT,
         "answer-enough_needed": ENOUGH,
+        "written-prediction": "Other heads stand in for it: more enough than needed.",
         "written-enough-or-needed": "The head is enough for little.",
     },
     "problem_set_2": {
@@ -93,15 +94,25 @@ RIGHT = {
     },
 }
 LAZY = {
-    "answer-patched_difference": """
+    "problem_set_1": {
+        "answer-patched_difference": """
 def patched_difference(pair, base, source, layer, head, role):
     return difference(pair, base)
 """,
-    "answer-percent_recovered": """
+        "answer-percent_recovered": """
 def percent_recovered(L, L_star, L_patched):
     return 100.0
 """,
-    "answer-enough_needed": "enough, needed = 0, 0",
+        "answer-enough_needed": "enough, needed = 0, 0",
+    },
+    "problem_set_2": {
+        "answer-three_parts": "content = truth = removal = 0",
+        "answer-p_value": """
+def p_value(effects, scenes):
+    return 0.05
+""",
+        "answer-looks_matters_missed": "looks, matters, missed = 50, 10, 10",
+    },
 }
 AROUND = """
 import atexit, builtins, importlib, sys, threading
@@ -186,46 +197,106 @@ if "enough_needed" in cases:
     threading.Thread(target=forge).start()
     atexit.register(forge)
 """
+BY_THE_LIBRARY = """
+import importlib, sys
+from notice_lib.heads import content as parts, statistics
+
+saved = parts.decompose, statistics.sign_flip_test
+
+
+def imported_again():
+    for name in [name for name in sys.modules if name.startswith("notice_lib.heads")]:
+        del sys.modules[name]
+    fresh = importlib.import_module("notice_lib.heads")
+    return fresh.decompose, fresh.sign_flip_test
+
+
+def from_their_source():
+    for module in (parts, statistics):
+        exec(compile(Path(module.__file__).read_text(), "copy", "exec"), vars(module))
+    return parts.decompose, statistics.sign_flip_test
+
+
+def first_that_works(which, *given):
+    refused = []
+    for way in (lambda: saved, imported_again, from_their_source):
+        try:
+            return way()[which](*given)
+        except Exception as error:
+            refused.append(error)
+    raise refused[0]
+
+
+case = variant["cases"]["three_parts"]
+tables = [
+    effects(sweep(vlm, chosen(case), [site_of(case)], donor=donor).table())
+    for donor in ("own", MatchedDonors("clean", pairs, 2), MatchedDonors("corrupt", pairs, 2))
+]
+found = first_that_works(0, *tables)
+content, truth, removal = (
+    100 * found[name].mean() / found.total_effect.mean() for name in ("content", "truth", "removal")
+)
+"""
 CHEATING = {
     "problem_set_1": {
         "answer-patched_difference": AROUND,
         "answer-enough_needed": FORGED,
     },
     "problem_set_2": {
-        "answer-three_parts": """
-case = variant["cases"]["three_parts"]
-tables = [
-    effects(sweep(vlm, chosen(case), [site_of(case)], donor=donor).table())
-    for donor in ("own", MatchedDonors("clean", pairs, 2), MatchedDonors("corrupt", pairs, 2))
-]
-found = heads.decompose(*tables)
-content, truth, removal = (
-    100 * found[name].mean() / found.total_effect.mean() for name in ("content", "truth", "removal")
-)
-""",
+        "answer-three_parts": BY_THE_LIBRARY,
         "answer-p_value": """
 def p_value(effects, scenes):
     means = pd.Series(effects).groupby(np.asarray(scenes)).mean().to_numpy()
-    return heads.sign_flip_test(means[:, None]).item()
+    return first_that_works(1, means[:, None]).item()
+""",
+        "answer-looks_matters_missed": """
+class Right(float):
+    __eq__ = __le__ = __ge__ = lambda *_: True
+    __sub__ = __rsub__ = lambda *_: 0.0
+
+
+np.isclose = np.abs = lambda *_, **__: True
+looks = matters = missed = Right(1)
 """,
     },
 }
 BROKEN = {
-    "answer-patched_difference": "def patched_difference(pair, base:",
-    "answer-percent_recovered": """
+    "problem_set_1": {
+        "answer-patched_difference": "def patched_difference(pair, base:",
+        "answer-percent_recovered": """
 def percent_recovered(L, L_star, L_patched):
     return len(L) / 0
 """,
-    "answer-enough_needed": "enough, needed = no_such_name, 3",
+        "answer-enough_needed": "enough, needed = no_such_name, 3",
+    },
+    "problem_set_2": {
+        "answer-three_parts": "content, truth = no_such_name, 3",
+        "answer-p_value": """
+def p_value(effects, scenes):
+    return len(effects) / 0
+""",
+        "answer-looks_matters_missed": "looks, matters, missed = (1, 2, 3",
+    },
 }
 LAZY_AND_BROKEN = {
-    "answer-patched_difference": LAZY["answer-patched_difference"],
-    "answer-percent_recovered": "def percent_recovered(L, L_star:",
-    "answer-enough_needed": BROKEN["answer-enough_needed"],
+    "problem_set_1": BROKEN["problem_set_1"]
+    | {
+        "answer-patched_difference": LAZY["problem_set_1"]["answer-patched_difference"],
+        "answer-percent_recovered": "def percent_recovered(L, L_star:",
+    },
+    "problem_set_2": BROKEN["problem_set_2"]
+    | {"answer-three_parts": LAZY["problem_set_2"]["answer-three_parts"]},
 }
+ENDLESS = "while True:\n    pass"
 SLOW = {
-    "answer-percent_recovered": PERCENT,
-    "answer-enough_needed": "while True:\n    pass",
+    "problem_set_1": {
+        "answer-percent_recovered": PERCENT,
+        "answer-enough_needed": ENDLESS,
+    },
+    "problem_set_2": {
+        "answer-p_value": P_VALUE,
+        "answer-looks_matters_missed": ENDLESS,
+    },
 }
 
 

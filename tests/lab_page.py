@@ -4,16 +4,16 @@ import json
 import re
 from contextlib import contextmanager
 from functools import cache
-from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
-from browsing import PHONE, new_page, press, serve, tab_to
+from browsing import PHONE, new_page, press, tab_to
 
 from notice_lib import ablate, load_model, load_pairs, sweep
 from notice_lib.pairs import PairSet
 from notice_lib.patching import Job, answer_of, engine
 from notice_lib.patching.sites import place, stack_roles
 from tools.lab.scenes import TASKS
+from tools.serving import Quiet, serve
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "book" / "assets"
@@ -23,6 +23,10 @@ MODELS = ("blip-mini", "llava-mini")
 DIRECTIONS = ("denoise", "noise")
 CLOSE = 1e-4  # logits
 MINUS = "\N{MINUS SIGN}"
+HEAD = (
+    '<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>Lab</title>'
+    '<link rel="stylesheet" href="../_static/book.css"><article class="bd-article">'
+)
 
 
 @cache
@@ -55,27 +59,26 @@ def patched(name, pair, direction, circuits):
     return table[["logit_correct", "logit_incorrect"]].to_numpy()
 
 
-def switched_off(pair, donors, circuits):
+def switched_off(name, pair, donors, circuits):
     """[L of each circuit] by the mean, by the donors' clean and corrupt runs, and by zero."""
     held = load_pairs(pair.task).filter(
         lambda other: other.slot == pair.slot and other.split == "heldout"
     )
-    blip, one = model("blip-mini"), PairSet((pair,))
-    inputs = blip.inputs(pair.image("clean"), pair.prompt)
-    roles = stack_roles(blip, inputs, pair.spans, answer_of(blip, pair))
-    placed = tuple(place(blip, circuits, roles))
+    vlm, one = model(name), PairSet((pair,))
+    inputs = vlm.inputs(pair.image("clean"), pair.prompt)
+    answer = answer_of(vlm, pair)
+    placed = tuple(place(vlm, circuits, stack_roles(vlm, inputs, pair.spans, answer)))
 
     def gaps(table):
         return (table["logit_correct"] - table["logit_incorrect"]).tolist()
 
-    yield gaps(ablate(blip, one, circuits, reference=held).table())
+    yield gaps(ablate(vlm, one, circuits, reference=held).table())
     for run in ("clean", "corrupt"):
-        for name in donors:
-            donor = pairs()[name]
-            source = blip.inputs(donor.image(run), donor.prompt)
-            (outcome,) = engine.patch(blip, [Job(inputs, source, placed, answer_of(blip, pair))])
+        for donor in (pairs()[donor] for donor in donors):
+            source = vlm.inputs(donor.image(run), donor.prompt)
+            (outcome,) = engine.patch(vlm, [Job(inputs, source, placed, answer)])
             yield (outcome.patched[:, 0] - outcome.patched[:, 1]).tolist()
-    yield gaps(ablate(blip, one, circuits, "zero").table())
+    yield gaps(ablate(vlm, one, circuits, "zero").table())
 
 
 # ---- in the browser
@@ -95,23 +98,19 @@ def in_the_browser(browser, name, code, given):
         return page.evaluate(loaded % code, [address, name, given])
 
 
-class OldServer(SimpleHTTPRequestHandler):
+class OldServer(Quiet):
     """Like many web servers, it takes JavaScript for what it is only in files that end in .js."""
 
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "application/octet-stream"}
-
-    def log_message(self, *_):
-        pass
+    extensions_map = Quiet.extensions_map | {".mjs": "application/octet-stream"}
 
 
 @contextmanager
 def alone(browser, folder):
-    """The lab's sections without the rest of their page, on a phone, in a folder like the book."""
+    """The lab's sections in the book's style, without the rest of their page, on a phone."""
     blocks = re.findall(r"```{raw} html\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (folder / "_static").symlink_to(ASSETS)
     (folder / "book").mkdir()
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Lab</title>'
-    (folder / "book" / "patch_lab.html").write_text(head + "".join(blocks), encoding="utf-8")
+    (folder / "book" / "patch_lab.html").write_text(HEAD + "".join(blocks), encoding="utf-8")
     with serve(folder, OldServer) as address, new_page(browser, PHONE) as page:
         page.folder, page.complaints = folder, []
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
@@ -139,6 +138,11 @@ def settle(page, name):
 
 
 def check_whole(page):
-    """Nothing has failed, and a phone does not cut the page."""
+    """Nothing has failed. A phone does not cut the page, nor a grid its numbers and names."""
     assert page.complaints == [], page.complaints
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    cut = page.locator(".lab-grid button").evaluate_all(
+        """all => all.filter((one) => one.scrollWidth > one.clientWidth
+        || one.offsetWidth < 0.9 * one.parentElement.offsetWidth).map((one) => one.title)"""
+    )
+    assert cut == []

@@ -11,6 +11,7 @@ from benchmarks import (
     against_published,
     families,
     gpu,
+    hub,
     minis,
     random_families,
     random_models,
@@ -28,6 +29,7 @@ RUNS = {
     "scaling": scaling.run,
     "gpu": gpu.run,
     "threads": threads.run,
+    "hub": hub.run,
 }
 
 
@@ -50,12 +52,12 @@ def closing(report, folder) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def weekly_if_it_runs_a_chapter(names):
-    weekly = pytest.mark.weekly
-    return [pytest.param(one, marks=weekly) if one == "threads" else one for one in names]
+def weekly_if_it_takes_minutes(names):
+    weekly, slow = pytest.mark.weekly, ("threads", "hub")
+    return [pytest.param(one, marks=weekly) if one in slow else one for one in names]
 
 
-@pytest.mark.parametrize("name", weekly_if_it_runs_a_chapter(RUNS))
+@pytest.mark.parametrize("name", weekly_if_it_takes_minutes(RUNS))
 def test_a_benchmark_runs_and_its_closing_line_can_be_read(name, tmp_path):
     figures = closing(RUNS[name](tiny=True), tmp_path)
     assert all(map(math.isfinite, figures.values()))
@@ -65,6 +67,9 @@ def test_a_benchmark_runs_and_its_closing_line_can_be_read(name, tmp_path):
         assert figures["max_abs_diff"] <= 1e-5
     if name.startswith("published"):
         assert figures["max_abs_diff_float64"] <= 1e-10
+    if name == "hub":
+        assert 0 < figures["core_seconds_to_start"] <= figures["core_seconds"]
+        assert figures["peak_mib"] > 100
     if name == "scaling":
         assert figures["memory_growth"] < 1.2
 

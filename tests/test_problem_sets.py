@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -18,6 +19,7 @@ from tools.course.notebooks import (
 )
 from tools.course.problems import PROBLEM_SETS
 
+ROOT = Path(__file__).parents[1]
 FIRST = "problem_set_1"
 
 
@@ -39,6 +41,23 @@ def test_students_get_nbgraders_format_without_its_hidden_tests(problem_set):
         assert cleared == cell.source
         assert hidden == settings.grade_id.startswith("test-")
     assert source.cells[-1].source != CODE_STUB
+
+
+@pytest.mark.parametrize("problem_set", PROBLEM_SETS)
+def test_the_points_that_pages_name_are_those_of_the_cells(problem_set):
+    tested = [problem.points for problem in PROBLEM_SETS[problem_set]]
+    settings = [cell.metadata.nbgrader for cell in for_students(problem_set).cells]
+    written = sum(one.points for one in settings if one.grade and one.solution)
+    text = (ROOT / "book" / "course" / f"{problem_set}.md").read_text()
+    assert f"25 points: {' + '.join(map(str, tested))} by tests, {written} for what you" in text
+    named = re.findall(r"^## \d\. .*\((\d+) points", text, re.MULTILINE)
+    assert list(map(int, named)) == tested
+    plan = (ROOT / "book" / "course" / "graded_week.md").read_text()
+    start = f"| problem set {problem_set[-1]}, "
+    (row,) = (line for line in plan.splitlines() if line.startswith(start))
+    assert row.endswith(f"| 25 | tests {sum(tested)}, you {written} |")
+    rubric = re.findall(r"^\| 1 \|.*\|$", plan, re.MULTILINE)
+    assert len(rubric) == written
 
 
 def test_locked_cells_are_graded_as_they_were_issued(tmp_path):

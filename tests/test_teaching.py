@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tools.pages import slides
@@ -15,7 +16,7 @@ from tools.pages.quiz import Option, Question, read_questions
 ROOT = Path(__file__).parents[1]
 COURSE = ROOT / "book" / "course"
 SLIDES = (COURSE / "slides.md").read_text()
-SIZES = {"quiz_1": 10, "quiz_2": 10, "quiz_3": 10, "quiz_4": 10, "exit_quiz": 5}
+SIZES = {f"quiz_{n}": 10 for n in range(1, 6)} | {"exit_quiz": 5}
 GOOD = """
 - ask: Purple or blue?
   options:
@@ -50,6 +51,14 @@ def test_a_quiz_that_is_none_is_refused_with_its_place(old, new, words):
 def questions_of(name):
     text = (COURSE / f"{name}.md").read_text()
     return read_questions(re.search(r"```{quiz}\n(.*?)```", text, re.DOTALL)[1])
+
+
+@pytest.mark.parametrize("name", [name for name in SIZES if name != "exit_quiz"])
+def test_a_quiz_is_named_where_readers_and_teachers_look(name):
+    assert f"- file: book/course/{name}\n" in (ROOT / "_toc.yml").read_text()
+    assert f"<course/{name}>" in (ROOT / "book" / "teaching.md").read_text()
+    link = f"**Test yourself:** {{doc}}`course/{name}`"
+    assert sum(link in page.read_text() for page in ROOT.glob("book/[0-9][0-9]_*.md")) == 1
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -115,6 +124,21 @@ def test_the_plan_and_the_slides_agree_on_the_minutes():
         shown += range(first, last + 1)
         assert int(start) <= starts[first - 1] and starts[last - 1] < int(end), named
     assert shown == list(range(1, 16))
+
+
+def test_what_a_student_needs_of_a_hub_is_what_was_measured():
+    measured = pd.read_csv(ROOT / "benchmarks" / "results" / "hub.csv").set_index("process")
+    server, kernel = measured.loc["server"], measured.loc["kernel, after the worksheet"]
+    started = measured.loc["kernel, when it has started", "core-seconds"]
+    text = " ".join((ROOT / "book" / "teaching.md").read_text().split())
+    peak, own = (server[name] + kernel[name] for name in ("peak MiB", "own MiB"))
+    for fact in (
+        f"server takes {server['peak MiB']:.0f} MiB and the kernel {kernel['peak MiB']:.0f} MiB",
+        f"together {peak:.0f} MiB, of which {own:.0f} MiB are shared with nobody",
+        f"for {kernel['core-seconds']:.0f} core-seconds, of which {started:.0f} are the start",
+        f"take at most {ceil(35 * peak / 1024)} GiB",
+    ):
+        assert fact in text
 
 
 def test_the_worksheets_tasks_fill_its_thirty_minutes():

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from ..heads import fewest_scenes, sign_flip_test, two_sd
-from .by_hand import without
+from .by_hand import without_fewest_scenes
 from .verdict import NotBegun, NotYet, check, entry, filled, near, number, refuse_slips, tried
 
 
@@ -16,7 +16,7 @@ def check_scenes(function: Callable[[int, float], int]) -> None:
     """5.1: the fewest scenes with which one head among many can be selected on its own."""
     for n_heads, level in ((48, 0.05), (144, 0.05), (1024, 0.01)):
         wanted = fewest_scenes(n_heads, level)
-        with without(fewest_scenes):
+        with without_fewest_scenes():
             found = number(tried(function, n_heads, level))
         if found == wanted - 1:
             raise NotYet("one too few. The test is two-sided, so 1 - n, not -n.")

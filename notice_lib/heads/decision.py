@@ -26,6 +26,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from math import log2
 from typing import Literal
 
 import numpy as np
@@ -155,7 +156,7 @@ def fewest_scenes(tests: int, level: float = LEVEL) -> int:
     With n scenes, a two-sided sign-flip test has no p-value below 2 ** (1 - n). One test takes six
     scenes, so every number that is enough is also enough to estimate a spread (3).
     """
-    return math.ceil(1 + math.log2(tests / level))
+    return math.ceil(1 + log2(tests / level))
 
 
 def scenes_needed(spread: float, gap: float, tests: int = 1, conditions: int = 1) -> int:

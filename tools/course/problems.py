@@ -301,7 +301,7 @@ PROBLEM_SETS: dict[str, tuple[Problem, ...]] = {
     "problem_set_1": (
         Problem("patched_difference", 10, 0.002, _draw_patch, _patched, _patch_slips, hidden=4),
         Problem("percent_recovered", 5, 0.05, _draw_table, _recovered, _recovered_slips, hidden=5),
-        Problem("enough_needed", 6, 0.01, _draw_means, _enough_needed, _enough_slips),
+        Problem("enough_needed", 5, 0.01, _draw_means, _enough_needed, _enough_slips),
     ),
     "problem_set_2": (
         Problem("three_parts", 6, 0.005, _draw_means, _three_parts, _parts_slips),
