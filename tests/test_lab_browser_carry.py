@@ -9,6 +9,7 @@ from browsing import press, tab_to
 from lab_page import (
     DIRECTIONS,
     MINUS,
+    MODELS,
     PAGE,
     alone,
     check_whole,
@@ -227,8 +228,8 @@ def test_the_page_shows_the_models_numbers_and_keeps_them_in_its_address(page):
     start(page, "carry", f"#pair={scene['id']}&carry={'+'.join([*keys, 'mlp.99.0', 'nothing'])}")
     enough, needed = results(page)
     clean, corrupt = (f"{abs(scene['L'][run]):.2f}" for run in ("clean", "corrupt"))
-    assert f"L{PRIME} is +{clean}, moved by +100 %" in enough
-    assert f"L{PRIME} is {MINUS}{corrupt}, moved by {MINUS}100 %" in needed
+    assert f"L{PRIME} is +{clean}, moved by +100\N{NO-BREAK SPACE}%" in enough
+    assert f"L{PRIME} is {MINUS}{corrupt}, moved by {MINUS}100\N{NO-BREAK SPACE}%" in needed
     assert scene["options"][0] in enough and scene["options"][1] in needed
     assert "by construction" in page.locator(".lab-status").inner_text()
     assert page.locator(".lab-line").first.get_attribute("aria-label") == (
@@ -289,20 +290,38 @@ def carry_in(page, state):
 
 def numbers(text):
     """The percentages of a line."""
-    return [int(n.replace(MINUS, "-")) for n in re.findall(rf"([+{MINUS}]?\d+) %", text)]
+    return [int(n.replace(MINUS, "-")) for n in re.findall(rf"([+{MINUS}]?\d+)\s%", text)]
 
 
-def test_the_table_has_the_sum_and_the_joint_effect_beside_what_many_pairs_gave(page):
+@pytest.mark.parametrize("name", MODELS)
+def test_the_table_says_where_this_pair_lies_among_many(page, name):
+    """Of a whole layer, and of the head with the largest mean, at the token of the heads."""
+    role, scene = manifest(name)["effect_role"], manifest(name)["scenes"][0]
+    stored, token = read(f"{name}/stored/states-colour.json"), scene["roles"].index(role)
+    heads = [place for place in stored if re.fullmatch(rf"\w+\.{role}\.\d\.\d", place)]
+    sites = {f"layer_output.{role}.2": Site("layer_output", 2, None, role)}
+    best = max(heads, key=lambda place: stored[place][0])
+    component, _, layer, head = best.split(".")
+    sites[best] = Site(component, int(layer), int(head), role)
+    keys = f"layer_output.2.{token}+{component}.{layer}.{token}.{head}"
+    lines = carry_in(page, f"model={name}&pair={scene['id']}&carry={keys}")
+    gap = scene["L"]["clean"] - scene["L"]["corrupt"]
+    for line, (place, site) in zip(lines, sites.items(), strict=False):
+        mean, low, high, n, *deciles = stored[place]
+        interval = f"{signed(mean)}\N{NO-BREAK SPACE}% ({signed(low)} to {signed(high)})"
+        said = re.search(rf"{re.escape(interval)}, {n} pairs; this one: percentile (\d+)", line)
+        logits = patched(name, pairs()[scene["id"]], "denoise", [Circuit("one", (site,))])[0]
+        share = 100 * (logits[0] - logits[1] - scene["L"]["corrupt"]) / gap
+        rank = np.interp(share, deciles, np.linspace(0, 100, 11))
+        assert int(said[1]) == pytest.approx(rank, abs=2)
+        assert 0 < rank < 100
+
+
+def test_the_table_has_the_sum_and_the_joint_effect(page):
     scene = MANIFEST["scenes"][0]
     token = scene["roles"].index("correct")
     keys = [f"layer_output.2.{token}", f"cross_attention.3.{token}.0"]
     first, second, total, together = carry_in(page, f"pair={scene['id']}&carry={'+'.join(keys)}")
-    stored = read("blip-mini/stored/states-colour.json")
-    mean, low, high, n, *deciles = stored["layer_output.correct.2"]
-    assert f"{signed(mean)} % ({signed(low)} to {signed(high)}), {n} pairs" in first
-    rank = np.interp(numbers(first)[0], deciles, np.linspace(0, 100, 11))
-    assert int(re.search(r"percentile (\d+)", first)[1]) == pytest.approx(rank, abs=2)
-    assert f"{stored['cross_attention.correct.3.0'][3]} pairs" in second
     wanted = []
     for direction in DIRECTIONS:
         circuit = [Circuit("both", cells(keys))]
@@ -395,6 +414,7 @@ def test_a_guess_is_committed_before_the_map_and_judged_by_it(page):
     flips = re.search(r"You guessed that 5 flip .*; it is (\d+)|flip the answer is right", said)
     assert sum(share > zero + 0.5 for share in shares) <= int(flips[1] or 5)
     assert int(flips[1] or 5) <= sum(share > zero - 0.5 for share in shares)
+    check_whole(page)
 
 
 def test_the_card_carries_two_heads_with_the_effects_that_it_names(page):

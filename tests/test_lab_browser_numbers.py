@@ -113,35 +113,37 @@ def test_the_browser_computes_what_sweep_computes(browser, name):
 
 WRITTEN = """async (cases) => {
     const found = [];
-    for (const [scene, token, values, patches] of cases) {
-        const given = { component: "cross_attention", token, values: Float32Array.from(values) };
+    for (const [scene, component, token, values, patches] of cases) {
+        const given = { component, token, values: Float32Array.from(values) };
         found.push((await model.write(scene, given, patches)).map((score) => score.L));
     }
     return found;
 }"""
 
 
-def test_switching_heads_off_is_what_the_library_computes(browser):
+@pytest.mark.parametrize("name", MODELS)
+def test_switching_heads_off_is_what_the_library_computes(browser, name):
     """By the mean, by each donor's two runs, and by zero; one head, another, and both."""
-    name = "svo-096-ab-correct"
-    index, shape = read("blip-mini/looks.json"), manifest("blip-mini")["shape"]
-    (scene,) = (one for one in manifest("blip-mini")["scenes"] if one["id"] == name)
+    pair = "svo-096-ab-correct"
+    index, shape = read(f"{name}/looks.json"), manifest(name)["shape"]
+    component, donors = index["component"], index["scenes"][pair]["donors"]
+    (scene,) = (one for one in manifest(name)["scenes"] if one["id"] == pair)
     token = scene["roles"].index(index["role"])
     switched = ([(1, 4)], [(3, 0)], [(1, 4), (3, 0)])
     patches = [
-        [{"component": "cross_attention", "layer": i, "token": token, "head": h} for i, h in of]
+        [{"component": component, "layer": i, "token": token, "head": h} for i, h in of]
         for of in switched
     ]
     circuits = [
-        Circuit(str(i), tuple(Site("cross_attention", *head, index["role"]) for head in of))
+        Circuit(str(i), tuple(Site(component, *head, index["role"]) for head in of))
         for i, of in enumerate(switched)
     ]
-    values = np.fromfile(LAB / "blip-mini" / "looks" / f"{name}-values.raw", "<f4")
+    values = np.fromfile(LAB / name / "looks" / f"{pair}-values.raw", "<f4")
     values = values.reshape(-1, shape["layers"], shape["width"])
     sources = [*values, np.zeros_like(values[0])]
-    cases = [[name, token, source.ravel().tolist(), patches] for source in sources]
-    found = np.array(in_the_browser(browser, "blip-mini", WRITTEN, cases))
-    wanted = np.array(list(switched_off(pairs()[name], index["scenes"][name]["donors"], circuits)))
+    cases = [[pair, component, token, source.ravel().tolist(), patches] for source in sources]
+    found = np.array(in_the_browser(browser, name, WRITTEN, cases))
+    wanted = np.array(list(switched_off(name, pairs()[pair], donors, circuits)))
     assert found.shape == wanted.shape == (2 + 2 * looks.DONORS, len(switched))
     assert np.abs(found - wanted).max() <= CLOSE
     assert np.ptp(wanted, axis=0).min() > 100 * CLOSE  # It matters what is written.

@@ -7,6 +7,7 @@ import pytest
 from browsing import press, tab_to
 from lab_page import (
     MINUS,
+    MODELS,
     alone,
     check_whole,
     manifest,
@@ -193,21 +194,79 @@ def test_looks_by_keyboard_alone(page):
     check_whole(page)
 
 
-def test_the_table_of_switching_off_is_the_librarys(page):
-    """The mean, the means over the donors' runs of either kind, and zero; of A, B, both."""
+def test_a_square_that_is_pointed_at_is_shown_and_not_picked(page):
+    start(page, "looks")
+    page.locator(f"{section('looks')} .lab-grid td button").nth(SHAPE["layers"] + 2).hover()
+    detail = page.locator(f"{section('looks')} .lab-detail")
+    assert detail.inner_text().startswith("Layer 2, head 1 gives")
+    assert "heads=" not in page.url
+    lit = """canvas => new Set(canvas.getContext("2d").getImageData(0, 0, 288, 288).data).size"""
+    assert detail.locator("canvas").evaluate(lit) > 50
+    check_whole(page)
+
+
+def test_looks_of_the_other_model_are_guessed_anew(page):
+    """Its heads look from the last token; what was revealed of the first model stays there."""
     scene = manifest("blip-mini")["scenes"][9]
-    start(page, "looks", f"#look={scene['id']}&reveal=1&off=1.4+3.0")
+    start(page, "looks", f"#look={scene['id']}&heads=0.0+0.1+2.1&reveal=1&off=1.4+3.0")
+    here = section("looks")
+    tab_to(page, f"{here} .lab-controls label:first-child select")
+    page.keyboard.type("llava")
+    page.wait_for_selector(f"{here} p:has-text('head of self-attention')")
+    settle(page, "looks")
+    task = page.locator(f"{here} .lab-controls + p").first.inner_text()
+    assert task.startswith(f"“{scene['question']}”") and "from “:”, the last token," in task
+    said = page.locator(f"{here} .lab-controls + .lab-result")
+    assert said.inner_text() == "3 more to pick."
+    assert "model=llava-mini" in page.url
+    assert not {"heads", "reveal", "off"} & set(re.findall(r"(\w+)=", page.url))
+    # A head that looks at words alone has no shares of the picture.
+    entry = read("llava-mini/looks.json")["scenes"][scene["id"]]
+    blind = next(head for head, share in enumerate(entry["picture"][0]) if 0 < share < 0.005)
+    tab_to(page, f"{here} .lab-grid button")
+    press(page, *["ArrowDown"] * blind)
+    detail = page.locator(f"{here} .lab-detail").inner_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert detail == f"Layer 0, head {blind} gives under 1 % of its attention to the picture."
+    # Reveal: one number for each head, in the words of the other model.
+    press(page, "Space", "ArrowRight", "Space", "ArrowRight", "Space")
+    tab_to(page, f"{here} .lab-controls button")
+    press(page, "Enter")
+    page.wait_for_selector(f"{here} .lab-table")
+    settle(page, "looks")
+    assert f"You picked L0.H{blind} " in said.inner_text()
+    assert f"heads=0.{blind}+1.{blind}+2.{blind}" in page.url
+    check_whole(page)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_heads_that_look_most_have_most_of_all_their_attention_there(page, name):
+    scene, index = manifest(name)["scenes"][0], read(f"{name}/looks.json")
+    start(page, "looks", f"#model={name}&reveal=1")
+    said = page.locator(f"{section('looks')} .lab-controls + .lab-result").inner_text()
+    named = re.search(r"look most at what is asked about are (.*)\. Over", said)[1]
+    entry = index["scenes"][scene["id"]]
+    there = np.array(entry["picture"]) * np.array(entry["on_own"])
+    found = [there[int(layer), int(head)] for layer, head in re.findall(r"L(\d)\.H(\d)", named)]
+    assert found == sorted(there.ravel())[:-4:-1]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_table_of_switching_off_is_the_librarys(page, name):
+    """The mean, the means over the donors' runs of either kind, and zero; of A, B, both."""
+    scene = manifest(name)["scenes"][9]
+    start(page, "looks", f"#model={name}&look={scene['id']}&reveal=1&off=1.4+3.0")
     rows = page.locator(f"{section('looks')} .lab-off tbody tr").all_inner_texts()
-    found = [re.findall(rf"([+{MINUS}]?\d+\.\d) %", row) for row in rows]
+    found = [re.findall(rf"([+{MINUS}]?\d+\.\d)\s%", row) for row in rows]
     found = [[float(n.replace(MINUS, "-")) for n in row] for row in found]
-    index = read("blip-mini/looks.json")
-    site_a, site_b = (Site("cross_attention", *head, index["role"]) for head in ((1, 4), (3, 0)))
+    index = read(f"{name}/looks.json")
+    site_a, site_b = (Site(index["component"], *head, index["role"]) for head in ((1, 4), (3, 0)))
     circuits = [Circuit("A", (site_a,)), Circuit("B", (site_b,)), Circuit("both", (site_a, site_b))]
     donors = index["scenes"][scene["id"]]["donors"]
-    gaps = np.array(list(switched_off(pairs()[scene["id"]], donors, circuits)))
+    gaps = np.array(list(switched_off(name, pairs()[scene["id"]], donors, circuits)))
     lost = 100 * (gaps - scene["L"]["clean"]) / (scene["L"]["clean"] - scene["L"]["corrupt"])
     n = looks.DONORS
     a, b, both = np.array(
         [lost[0], lost[1 : 1 + n].mean(0), lost[1 + n : 1 + 2 * n].mean(0), lost[-1]]
     ).T
     assert np.array(found) == pytest.approx(np.array([a, b, a + b, both]).T, abs=0.06)
+    check_whole(page)

@@ -1,5 +1,6 @@
 """The patch lab's files are those of the shipped checkpoints and results, whole and small."""
 
+import json
 import re
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from lab_page import LAB, MODELS, PAGE, ROOT, manifest, model, pairs, read
 from PIL import Image
 
-from notice_lib import NoticeError
+from notice_lib import NoticeError, Site, answered_correctly, sweep
 from notice_lib.files import sha256
 from notice_lib.heads.attention import image_attention
 from notice_lib.models.answers import score
@@ -16,7 +17,6 @@ from notice_lib.reproduction.experiments import read_tasks
 from tools.lab import boards, looks, scenes, stored, twins
 from tools.lab.scenes import WORKED, preprocessing, shown
 
-BLIP = "blip-mini"
 SOME = (WORKED, "svo-096-ab-correct")
 
 
@@ -131,12 +131,25 @@ def test_the_challenge_is_scored_on_eight_pairs_of_the_layout_with_matched_donor
                 assert not words & {*pairs()[donor].shown, *group[donor]["options"]}
 
 
+def percent_of_results(row, start=""):
+    """The mean and its interval; the results give the mean also as a fraction of L - L*."""
+    effect, fraction = row[start + "effect"], row[start + "fraction_recovered"]
+    scale = fraction / effect if effect else 0
+    return [100 * row[start + name] * scale for name in ("effect", "low", "high")]
+
+
+def check_row(row, wanted):
+    mean, low, high, _, *deciles = row
+    assert [mean, low, high] == pytest.approx(wanted, abs=0.06)
+    assert low <= mean <= high
+    assert len(deciles) == len(stored.DECILES) and deciles == sorted(deciles)
+    assert deciles[0] <= mean <= deciles[-1]
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_stored_means_are_those_of_the_results(name):
-    """Percent of L - L*: the mean divided by the total, which the results give as a fraction."""
-    results = ROOT / "data" / "results" / name
-    modules = pd.read_parquet(results / "modules.parquet").query("corruption == 'image'")
-    heads = pd.read_csv(results / "heads.csv").set_index(["component", "layer", "head"])
+def test_stored_numbers_of_modules_are_those_of_the_results(name):
+    modules = pd.read_parquet(ROOT / "data" / "results" / name / "modules.parquet")
+    modules = modules.query("corruption == 'image'").astype({"slot": str})
     seen = 0
     for path in (LAB / name / "stored").iterdir():
         task, slot = path.stem.split("-")
@@ -145,19 +158,53 @@ def test_stored_means_are_those_of_the_results(name):
         wanted = here.drop_duplicates(["component", "role", "layer"]).set_index(
             ["component", "role", "layer"]
         )
-        for place, (mean, low, high, _, *deciles) in read(path).items():
+        for place, row in read(path).items():
             component, role, layer, *head = place.split(".")
-            if head:
-                row = heads.loc[component, int(layer), int(head[0])]
-                fraction = row[f"{task}_image_fraction_recovered"]
-            else:
-                fraction = wanted.loc[component, role, int(layer)]["fraction_recovered"]
-            assert mean == pytest.approx(100 * fraction, abs=0.06)
-            assert low <= mean <= high
-            assert len(deciles) == (0 if head else len(stored.DECILES))
-            assert deciles == sorted(deciles)
-            seen += 1
+            if not head:
+                check_row(row, percent_of_results(wanted.loc[component, role, int(layer)]))
+                seen += 1
     assert seen > 500
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_stored_numbers_of_heads_are_those_of_the_results(name):
+    """At the token of the model's heads, and, for LLaVA, at the correct option, too."""
+    results = ROOT / "data" / "results" / name
+    counts = json.loads((results / "manifest.json").read_text())["counts"]
+    tables = {"heads.csv": model(name).effect_role, "option.csv": "correct"}
+    heads = [
+        (f"{row['component']}.{role}.{row['layer']}.{row['head']}", row)
+        for file, role in tables.items()
+        if (results / file).exists()
+        for row in pd.read_csv(results / file).to_dict("records")
+    ]
+    for path in (LAB / name / "stored").iterdir():
+        task = path.stem.split("-")[0]
+        for place, wanted in heads:
+            row = read(path)[place]
+            check_row(row, percent_of_results(wanted, f"{task}_image_"))
+            assert row[3] == counts[task]["answered correctly"]
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("name", MODELS)
+def test_deciles_of_heads_are_those_of_their_pairs(name):
+    """Of a head in each layer, on the pairs of one task."""
+    role, stored_rows = model(name).effect_role, read(f"{name}/stored/faces-emotion.json")
+    sites = [Site(model(name).image_component, layer, 7 - layer, role) for layer in range(6)]
+    right = answered_correctly(model(name), read_tasks()["faces"], "generated")
+    table = sweep(model(name), right, sites).table()
+
+    def gap(run):
+        return table[f"{run}logit_correct"] - table[f"{run}logit_incorrect"]
+
+    share = 100 * (gap("") - gap("corrupt_")) / (gap("clean_") - gap("corrupt_"))
+    for layer, shares in share.groupby(table["layer"]):
+        row = stored_rows[f"{model(name).image_component}.{role}.{layer}.{7 - layer}"]
+        ranked = np.sort(shares)
+        wanted = np.interp(np.arange(11) / 10, np.linspace(0, 1, len(ranked)), ranked)
+        assert row[3] == len(ranked)
+        assert row[4:] == pytest.approx(wanted, abs=0.06)
 
 
 def test_the_search_prefers_two_heads_that_give_and_do_not_cost():
@@ -167,12 +214,19 @@ def test_the_search_prefers_two_heads_that_give_and_do_not_cost():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_page_shows_the_still_picture_with_its_numbers(name):
-    alt = re.search(rf"!\[([^]]*)\]\(assets/lab/{name}/still.png\)", PAGE.read_text("utf-8"))[1]
-    assert alt == manifest(name)["still"]["alt"]
+def test_the_page_shows_the_still_pictures_with_their_numbers(name):
+    """One on light pages and one on dark ones, through whose ground the page is seen."""
+    shown = rf"```{{image}} assets/lab/{name}/(\S+)\n:alt: (.*)\n:class: only-(\w+)\n"
+    still = manifest(name)["still"]
+    light, dark = still["files"]
+    found = re.findall(shown, PAGE.read_text("utf-8"))
+    assert found == [(light, still["alt"], "light"), (dark, still["alt"], "dark")]
+    for file in still["files"]:
+        with Image.open(LAB / name / file) as image:
+            assert image.getpixel((0, 0))[3] == 0
 
 
-# ---- sections of one model
+# ---- what single sections show
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -206,27 +260,29 @@ def test_a_boards_pictures_are_its_scenes_as_the_model_sees_them(name, number):
             assert np.array_equal(np.asarray(image), boards.pixels(model(name), scene))
 
 
-def test_every_scene_of_the_lab_has_its_looks():
-    names = [scene["id"] for scene in manifest(BLIP)["scenes"]]
-    assert list(read(f"{BLIP}/looks.json")["scenes"]) == names
-    files = {path.name for path in (LAB / BLIP / "looks").iterdir()}
-    assert files == {f"{name}-{kind}.raw" for name in names for kind in ("maps", "values")}
+@pytest.mark.parametrize("name", MODELS)
+def test_every_scene_of_the_lab_has_its_looks(name):
+    scenes_of_lab = [scene["id"] for scene in manifest(name)["scenes"]]
+    assert list(read(f"{name}/looks.json")["scenes"]) == scenes_of_lab
+    files = {path.name for path in (LAB / name / "looks").iterdir()}
+    assert files == {f"{one}-{kind}.raw" for one in scenes_of_lab for kind in ("maps", "values")}
 
 
-@pytest.mark.parametrize("name", SOME)
-def test_looks_are_the_attention_of_the_model(name):
-    pair, index = pairs()[name], read(f"{BLIP}/looks.json")
-    entry = index["scenes"][name]
-    inputs = model(BLIP).inputs(pair.image("clean"), pair.prompt)
-    token = model(BLIP).roles(inputs, pair.spans).index(index["role"])
-    attention = image_attention(model(BLIP), inputs, [token])
+@pytest.mark.parametrize("scene", SOME)
+@pytest.mark.parametrize("name", MODELS)
+def test_looks_are_the_attention_of_the_model(name, scene):
+    pair, index, vlm = pairs()[scene], read(f"{name}/looks.json"), model(name)
+    entry = index["scenes"][scene]
+    inputs = vlm.inputs(pair.image("clean"), pair.prompt)
+    token = vlm.roles(inputs, pair.spans).index(index["role"])
+    attention = image_attention(vlm, inputs, [token])
     patches = attention.patches[:, :, 0]
-    shown = np.fromfile(LAB / BLIP / "looks" / f"{name}-maps.raw", np.uint8).reshape(patches.shape)
+    shown = np.fromfile(LAB / name / "looks" / f"{scene}-maps.raw", np.uint8)
     wanted = np.clip(patches * patches.shape[-1] / index["most"], 0, 1)
-    assert np.abs(shown / 255 - wanted).max() <= 0.5 / 255 + 1e-6
-    assert np.allclose(entry["picture"], 1 - attention.cls[:, :, 0], atol=1e-4)
+    assert np.abs(shown.reshape(patches.shape) / 255 - wanted).max() <= 0.5 / 255 + 1e-6
+    assert np.allclose(entry["picture"], patches.sum(-1), atol=1e-4)
     thing = {"states": ("object",), "svo": ("subject", "object"), "faces": ("subject",)}[pair.task]
-    masks = pair.patch_masks("clean", model(BLIP).grid, model(BLIP).image_size)
+    masks = pair.patch_masks("clean", vlm.grid, vlm.image_size)
     on = np.flatnonzero(np.any([masks[part] for part in thing], axis=0))
     assert entry["on"] == on.tolist()
     own = patches[..., on].sum(-1) / patches.sum(-1)
@@ -236,10 +292,11 @@ def test_looks_are_the_attention_of_the_model(name):
     assert np.array(entry["on_others"])[best] < own[best]
 
 
-@pytest.mark.parametrize("name", SOME)
-def test_donors_are_matched(name):
-    pair = pairs()[name]
-    donors = [pairs()[donor] for donor in read(f"{BLIP}/looks.json")["scenes"][name]["donors"]]
+@pytest.mark.parametrize("scene", SOME)
+@pytest.mark.parametrize("name", MODELS)
+def test_donors_are_matched(name, scene):
+    pair = pairs()[scene]
+    donors = [pairs()[donor] for donor in read(f"{name}/looks.json")["scenes"][scene]["donors"]]
     assert len({donor.scene_id for donor in [pair, *donors]}) == 1 + looks.DONORS
     for donor in donors:
         assert (donor.slot, donor.order) == (pair.slot, pair.order)

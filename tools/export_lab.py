@@ -3,9 +3,9 @@
     python tools/export_lab.py blip-mini
     python tools/export_lab.py llava-mini
 
-It writes into book/assets/lab/NAME two ONNX graphs, images of some pairs, what was measured
-on many pairs, a still picture, and manifest.json, which names the weights by their hash and every
-file with its size. It needs the extra `lab`:
+It writes into book/assets/lab/NAME two ONNX graphs, images of some pairs and where heads look in
+them, what was measured on many pairs, still pictures, and manifest.json, which names the weights by
+their hash and every file with its size. It needs the extra `lab`:
 
     .venv/bin/pip install --editable '.[lab]' --constraint constraints.txt
 """
@@ -67,8 +67,7 @@ def export(checkpoint: Path, results: Path, out: Path) -> dict:
     for group in groups:
         unseen = scenes.write_unseen(model, group, out / "scenes")
         write_json(unseen, out / "unseen" / f"{group.name}.json")
-    if model.effect_role == "correct":  # The section on looks is about an option's token.
-        looks.write_looks(model, pairs, right, out)
+    looks.write_looks(model, pairs, right, out)
     boards.write_boards(model, out)
     graphs.export_tower(model, out / "tower.onnx")
     graphs.export_text(model, out / "text.onnx")
@@ -89,7 +88,7 @@ def export(checkpoint: Path, results: Path, out: Path) -> dict:
             range(model.model.config.text_config.vocab_size)
         ),
         "pixels": scenes.preprocessing(model),
-        "still": {"file": "still.png", "alt": figure.draw(model, pairs[0], out / "still.png")},
+        "still": {"files": list(figure.PAPERS), "alt": figure.draw(model, pairs[0], out)},
         "files": {name: described(path, out) for name, path in loaded(out).items()},
         "twins": twins.search(model, pairs),
         "scenes": entries,
@@ -159,6 +158,8 @@ def unpatched(session, image: np.ndarray, ids: torch.Tensor, shape: dict) -> np.
         "source": np.zeros((*of, tokens, shape["width"]), np.float32),
         "mask": np.zeros((1, *of, tokens, shape["heads"]), np.float32),
     }
+    if "before" in [one.name for one in session.get_inputs()]:
+        given["before"] = graphs.no_memory(shape).numpy()
     return session.run(["logits"], given)[0][0]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from transformers import DynamicCache
 
 from notice_lib.models.base import VLM
 from notice_lib.models.hooks import hook
@@ -39,6 +40,11 @@ class Text(torch.nn.Module):
     activation and 0 elsewhere. A whole module is all of its H slices.
 
     Outputs: answer logits (B, vocabulary), and each run's own activations (B, L, C, T, D).
+
+    Where tokens read only those before them, the first P tokens of a run may be left out, if no
+    patch changes them: there is a further input `before` (L, 2, H, P, D / H), the base run's keys
+    and values of these tokens. Then the activations are those of the other tokens, and a further
+    output `memory` (L, 2, H, T, D / H) has the first run's keys and values.
     """
 
     def __init__(self, model: VLM):
@@ -52,14 +58,15 @@ class Text(torch.nn.Module):
             "heads": model.n_heads,
         }
 
-    def forward(self, image, ids, source, mask):
+    def forward(self, image, ids, source, mask, before=None):
         seen: dict[tuple[int, int], torch.Tensor] = {}
         slices = self.shape["width"] // self.shape["heads"]
+        first = 0 if before is None else before.shape[3]
 
         def writer(layer, number):
             def write(activation):
-                chosen = mask[:, layer, number].repeat_interleave(slices, dim=-1)
-                written = activation + chosen * (source[layer, number] - activation)
+                chosen = mask[:, layer, number, first:].repeat_interleave(slices, dim=-1)
+                written = activation + chosen * (source[layer, number, first:] - activation)
                 seen[layer, number] = written
                 return written
 
@@ -71,33 +78,39 @@ class Text(torch.nn.Module):
                 for number, component in enumerate(self.model.components):
                     point = self.model.hook_point(component, layer)
                     stack.enter_context(hook(point.module, point.on, writer(layer, number)))
-            logits = self.read.logits(self.model, image, ids.long(), mask.shape[0])
+            logits, *memory = self.read.run(self.model, image, ids.long(), mask.shape[0], before)
         activations = torch.stack(
             [torch.stack([seen[layer, number] for number in numbers], 1) for layer in layers], 1
         )
-        return logits, activations
+        return logits, activations, *memory
 
 
 class Blip:
     """How a BLIP reads an image, and what it answers, as `export` can follow it."""
+
+    remembers = False
+    """Whether a token reads only those before it, so that `Text` takes keys and values of some."""
 
     @staticmethod
     def image(model: VLM, pixels):
         return model.model.vision_model(pixel_values=pixels)[0]
 
     @staticmethod
-    def logits(model: VLM, image, ids, runs):
+    def run(model: VLM, image, ids, runs, before):
         question = model.model.text_encoder(
             ids.expand(runs, ids.shape[1]), encoder_hidden_states=image
         )[0]
         start = torch.full((runs, 1), model.model.decoder_start_token_id, dtype=torch.long)
-        return model.model.text_decoder(
+        decoded = model.model.text_decoder(
             input_ids=start, encoder_hidden_states=question, use_cache=False
-        ).logits[:, -1]
+        )
+        return (decoded.logits[:, -1],)
 
 
 class Llava:
     """The same for a LLaVA, whose image stands at one place in every prompt."""
+
+    remembers = True
 
     @staticmethod
     def image(model: VLM, pixels):
@@ -105,21 +118,25 @@ class Llava:
         return model.image_states(tower.hidden_states[model.model.config.vision_feature_layer])
 
     @staticmethod
-    def logits(model: VLM, image, ids, runs):
-        first, tokens = image_start(model), ids.shape[1]
+    def run(model: VLM, image, ids, runs, before):
+        start, first = image_start(model), before.shape[3]
         text = model.model.model.language_model
         words = text.embed_tokens(ids)
-        one = torch.cat([words[:, :first], image, words[:, first + image.shape[1] :]], 1)
-        place = torch.arange(tokens)
+        one = torch.cat([words[:, :start], image, words[:, start + image.shape[1] :]], 1)[:, first:]
+        place = torch.arange(ids.shape[1])
         # transformers takes a mask of four dimensions as it is; its own cannot be exported.
-        hidden = torch.finfo(image.dtype).min * (place[None] > place[:, None])[None, None]
+        hidden = torch.finfo(image.dtype).min * (place[None] > place[first:, None])[None, None]
+        memory = DynamicCache()
+        for layer, (keys, values) in enumerate(before):
+            memory.update(keys.expand(runs, *keys.shape), values.expand(runs, *keys.shape), layer)
         states = text(
-            inputs_embeds=one.expand(runs, tokens, one.shape[2]),
+            inputs_embeds=one.expand(runs, *one.shape[1:]),
             attention_mask=hidden,
-            position_ids=place[None],
-            use_cache=False,
+            position_ids=place[None, first:],
+            past_key_values=memory,
         )[0]
-        return model.model.lm_head(states[:, -1])
+        kept = [torch.stack([layer.keys[0], layer.values[0]]) for layer in memory.layers]
+        return model.model.lm_head(states[:, -1]), torch.stack(kept)
 
 
 READERS = {"blip": Blip, "llava": Llava}
@@ -144,19 +161,28 @@ def export_text(model: VLM, path: Path) -> None:
         image = Tower(model)(torch.zeros(1, 3, model.image_size, model.image_size))
     within = image.shape[1] if model.image_component == "self_attention" else 0
     tokens = within + 7
-    example = (
+    example = [
         image,
         torch.ones(1, tokens, dtype=torch.int32),
         torch.zeros(of["layers"], of["components"], tokens, of["width"]),
         torch.zeros(runs, of["layers"], of["components"], tokens, of["heads"]),
-    )
+    ]
+    inputs, outputs = ["image", "ids", "source", "mask"], ["logits", "activations"]
     most = model.model.config.text_config.max_position_embeddings
     b = torch.export.Dim("runs", min=1, max=1024)
     t = torch.export.Dim("tokens", min=within + 2, max=most)
-    dynamic = ({}, {1: t}, {2: t}, {0: b, 3: t})
-    _export(
-        text, example, ["image", "ids", "source", "mask"], ["logits", "activations"], dynamic, path
-    )
+    dynamic = [{}, {1: t}, {2: t}, {0: b, 3: t}]
+    if text.read.remembers:
+        example.append(no_memory(of, 3))
+        inputs, outputs = [*inputs, "before"], [*outputs, "memory"]
+        dynamic.append({3: torch.export.Dim("before", min=0, max=within + 1)})
+    _export(text, tuple(example), inputs, outputs, tuple(dynamic), path)
+
+
+def no_memory(shape: dict, tokens: int = 0) -> torch.Tensor:
+    """Keys and values of so many tokens, all zero."""
+    size = shape["width"] // shape["heads"]
+    return torch.zeros(shape["layers"], 2, shape["heads"], tokens, size)
 
 
 def _export(module, example, inputs, outputs, dynamic, path) -> None:

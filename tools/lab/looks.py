@@ -1,8 +1,8 @@
 """What the lab's section "Looks against matters" shows of a pair, computed ahead.
 
 A browser's graph gives no attention, and other scenes' runs would be too much to load. So each
-pair has its heads' attention maps, how much of them lies where, and the activations that stand in
-for a head that is switched off.
+pair has its heads' attention maps, from the token at which the model's heads have their effects,
+how much of them lies where, and the activations that stand in for a head that is switched off.
 """
 
 import json
@@ -18,7 +18,7 @@ from notice_lib.heads.overlap import NAMED
 from notice_lib.models.base import VLM
 from notice_lib.pairs import PairSet, SemanticPair
 from notice_lib.patching import MatchedDonors
-from notice_lib.patching.ablation import means, written
+from notice_lib.patching.ablation import Values, means, written
 from notice_lib.patching.donors import donor_runs
 from notice_lib.patching.reference import record
 from notice_lib.patching.runs import answer_of
@@ -28,7 +28,7 @@ from notice_lib.reproduction.experiments import read_tasks
 MOST = 10
 """The top of the maps' scale, in even shares: a head's attention divided by all patches."""
 DONORS = 5
-"""Matched donors of each pair; each gives a run where its option is right, and one where not."""
+"""Matched donors of each pair; each gives a run of either answer."""
 SEED = 0
 
 
@@ -50,13 +50,18 @@ def write_looks(
     folder = out / "looks"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    held = read_tasks()
-    entries = {
-        pair.pair_id: _entry(
-            model, pair, of_slot(held[pair.task], pair), of_slot(right[pair.task], pair), folder
+    tasks = read_tasks()
+    held = {pair.slot: of_slot(tasks[pair.task], pair) for pair in pairs}
+    averages = {slot: means(model, tuple(own), points(model)) for slot, own in held.items()}
+    entries = {}
+    for pair in pairs:
+        donors, values = stand_ins(
+            model, pair, averages[pair.slot], of_slot(right[pair.task], pair)
         )
-        for pair in pairs
-    }
+        values.astype("<f4").tofile(folder / f"{pair.pair_id}-values.raw")
+        patches = attention_maps(model, [pair], model.effect_role).patches[0].astype(float)
+        as_bytes(patches).tofile(folder / f"{pair.pair_id}-maps.raw")
+        entries[pair.pair_id] = {"donors": donors} | looked(model, pair, held[pair.slot], patches)
     index = {
         "component": model.image_component,
         "role": model.effect_role,
@@ -69,7 +74,8 @@ def write_looks(
         },
         "scenes": entries,
     }
-    (out / "looks.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
+    text = json.dumps(index, allow_nan=False)  # JavaScript reads none.
+    (out / "looks.json").write_text(text + "\n", encoding="utf-8")
 
 
 def of_slot(pairs: PairSet, pair: SemanticPair) -> PairSet:
@@ -77,20 +83,19 @@ def of_slot(pairs: PairSet, pair: SemanticPair) -> PairSet:
     return pairs.filter(lambda other: other.slot == pair.slot)
 
 
-def _entry(model: VLM, pair: SemanticPair, held: PairSet, right: PairSet, folder: Path) -> dict:
-    maps = attention_maps(model, [pair], model.effect_role)
-    patches = maps.patches[0].astype(float)
-    even = 1 / patches.shape[-1]
-    shown = np.rint(255 * np.clip(patches / (MOST * even), 0, 1)).astype(np.uint8)
-    (folder / f"{pair.pair_id}-maps.raw").write_bytes(shown.tobytes())
-    donors, values = stand_ins(model, pair, held, right)
-    (folder / f"{pair.pair_id}-values.raw").write_bytes(values.astype("<f4").tobytes())
+def as_bytes(patches: np.ndarray) -> np.ndarray:
+    """The bytes of attention to patches, (layers, heads, patches)."""
+    even_shares = patches * patches.shape[-1]
+    return np.rint(255 * np.clip(even_shares / MOST, 0, 1)).astype(np.uint8)
+
+
+def looked(model: VLM, pair: SemanticPair, held: PairSet, patches: np.ndarray) -> dict:
+    """How much of each head's attention to patches, (layers, heads, patches), lies where."""
     own = named(model, pair)
     others = other_masks(model, pair, held)
     mass = patches.sum(-1)
     share = patches / mass[..., None]
     return {
-        "donors": donors,
         "on": np.flatnonzero(own).tolist(),
         "others": len(others),
         "others_area": round(float(others.mean()), 4),
@@ -100,21 +105,23 @@ def _entry(model: VLM, pair: SemanticPair, held: PairSet, right: PairSet, folder
     }
 
 
+def points(model: VLM) -> list[tuple[str, int]]:
+    """The modules whose heads the section is about: of one component, in every layer."""
+    return [(model.image_component, layer) for layer in range(model.n_layers)]
+
+
 def stand_ins(
-    model: VLM, pair: SemanticPair, held: PairSet, right: PairSet
+    model: VLM, pair: SemanticPair, average: Values, right: PairSet
 ) -> tuple[list[str], np.ndarray]:
     """A pair's donors, and (sources, layers, width) activations at its token of the effect role.
 
-    The first source is the mean over `held`, as `ablate` takes it. Then come the donors' runs in
-    which the option at this token is right, and those in which it is wrong, as `sweep` draws them.
+    The first source is the average over many pairs, as `ablate` takes it. Then come the donors'
+    runs in which the option where this pair's correct one stands is right, and those in which it
+    is wrong, as `sweep` draws them.
     """
     inputs = model.inputs(pair.image("clean"), pair.prompt)
     roles = stack_roles(model, inputs, pair.spans, answer_of(model, pair))
-    sites = [
-        Site(model.image_component, layer, None, model.effect_role)
-        for layer in range(model.n_layers)
-    ]
-    points = [(site.component, site.layer) for site in sites]
+    sites = [Site(*point, None, model.effect_role) for point in points(model)]
     placed = place(model, sites, roles)
     tokens = {token for one in placed for site in one.sites for token in site.positions}
     if len(tokens) != 1:
@@ -123,13 +130,13 @@ def stand_ins(
             "section on looks has one. Choose another pair."
         )
     (token,) = tokens
-    runs, names = [written(model, means(model, tuple(held), points), inputs, roles, placed)], []
+    runs, names = [written(model, average, inputs, roles, placed)], []
     for run in ("clean", "corrupt"):
         donors = MatchedDonors(run, right, DONORS)
         found = donor_runs(model, right, pair, inputs, donors, SEED)
         names = [name for name, _ in found]  # the same for either run
-        runs += [record(model, donor, points)[1] for _, donor in found]
-    values = [[run[point][0, token].float().numpy() for point in points] for run in runs]
+        runs += [record(model, donor, points(model))[1] for _, donor in found]
+    values = [[run[point][0, token].float().numpy() for point in points(model)] for run in runs]
     return names, np.array(values)
 
 

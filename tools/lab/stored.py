@@ -5,22 +5,28 @@ single pairs, so the same sweeps are run again for their spread, and checked aga
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from notice_lib import NoticeError, answered_correctly, effects
+from notice_lib.heads.decision import as_units
 from notice_lib.models.base import VLM
 from notice_lib.pairs import PairSet
 from notice_lib.patching.metrics import logit_difference
+from notice_lib.reproduction.evidence import Experiment, experiments
 from notice_lib.reproduction.experiments import module_experiments, read_tasks
 
 DECILES = np.linspace(0, 100, 11)
 CLOSE = 1e-3
 """How far a mean may be from that of the results, in logits."""
 PLACE = ["slot", "component", "role", "layer"]
+HEAD = ["component", "role", "layer", "head"]
+TABLES = {"heads": "heads.csv", "option": "option.csv"}
+"""The results' table of each kind of experiment on heads."""
 
 
 def answered(model: VLM, results: Path) -> dict[str, PairSet]:
@@ -39,7 +45,7 @@ def measured(model: VLM, right: Mapping[str, PairSet], results: Path) -> dict[st
 
     All are in percent of L - L*, of denoising under image corruption. Places are named
     "component.role.layer" and, for single heads, "component.role.layer.head"; heads were measured
-    over all slots of a task together, and have no deciles.
+    over all slots of a task together.
 
     Args:
         right: for each task, the pairs that the results are of.
@@ -51,40 +57,40 @@ def measured(model: VLM, right: Mapping[str, PairSet], results: Path) -> dict[st
     seed, number = settings["seed"], settings["module_pairs"]
     found: dict[str, dict[str, list]] = {}
     for one in module_experiments(model, right, seed, number):
-        if one.corruption != "image":
+        if one.how != "image":
             continue
-        table = _by_pair(one.run(model, seed, None).table())
         wanted = _modules_table(results, one.task, right[one.task])
-        for place, values in table.groupby(PLACE, observed=True):
-            slot, component, role, layer = place
-            row = _row(values, wanted.loc[place])
-            found.setdefault(f"{one.task}-{slot}", {})[f"{component}.{role}.{layer}"] = row
-    for name, places in found.items():
-        task = name.split("-")[0]
-        places.update(_heads(model, results, task, len(right[task])))
+        for (slot, *place), values in _by_pair(model, one, seed, PLACE):
+            row = _row(values, wanted.loc[slot, *place])
+            found.setdefault(f"{one.task}-{slot}", {})[_name(place)] = row
+    for one in experiments(model, right, seed):
+        if one.kind not in TABLES or one.how != "image":
+            continue
+        one = replace(one, pairs=as_units(one.pairs))  # As the results count scenes.
+        wanted = _heads_table(results / TABLES[one.kind], one.task)
+        places = {
+            _name(place): _row(values, wanted.loc[place[0], *place[2:]])
+            for place, values in _by_pair(model, one, seed, HEAD)
+        }
+        for slot in dict.fromkeys(pair.slot for pair in right[one.task]):
+            found[f"{one.task}-{slot}"].update(places)
     return found
 
 
-def _heads(model: VLM, results: Path, task: str, pairs: int) -> dict[str, list]:
-    """[mean, low, high, pairs] of each head that the results have."""
-    table, start = pd.read_csv(results / "heads.csv"), f"{task}_image_"
-    found = {}
-    for row in table.to_dict("records"):
-        total = row[f"{start}effect"] / row[f"{start}fraction_recovered"]
-        percent = [100 * row[start + name] / total for name in ("effect", "low", "high")]
-        place = f"{row['component']}.{model.effect_role}.{row['layer']}.{row['head']}"
-        found[place] = [*(round(value, 1) for value in percent), pairs]
-    return found
+def _name(place: Iterable) -> str:
+    return ".".join(map(str, place))
 
 
-def _by_pair(table: pd.DataFrame) -> pd.DataFrame:
-    """Each pair's effect at each place in logits, its share in percent, and its scene."""
-    table = effects(table)
+def _by_pair(
+    model: VLM, one: Experiment, seed: int, place: list[str]
+) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """Each place, with each pair's effect there in logits, its share in percent, and its scene."""
+    table = effects(one.run(model, seed, None).table())
     total = logit_difference(table, "clean") - logit_difference(table, "corrupt")
-    table = table.assign(total=total)
-    keys = [*PLACE, "scene_id", "pair_id"]
-    of_pair = table.groupby(keys, observed=True)[["effect", "total"]].mean().reset_index()
-    return of_pair.assign(share=100 * of_pair["effect"] / of_pair["total"])
+    keys = [*place, "scene_id", "pair_id"]
+    of_pair = table.assign(total=total).groupby(keys, observed=True)[["effect", "total"]].mean()
+    shares = of_pair.assign(share=100 * of_pair["effect"] / of_pair["total"]).reset_index()
+    yield from shares.groupby(place, observed=True)
 
 
 def _modules_table(results: Path, task: str, right: PairSet) -> pd.DataFrame:
@@ -93,6 +99,11 @@ def _modules_table(results: Path, task: str, right: PairSet) -> pd.DataFrame:
     if set(table["slot"]) == {"all"}:  # A task of one slot.
         table = table.assign(slot=right[0].slot)
     return table.set_index(PLACE)
+
+
+def _heads_table(path: Path, task: str) -> pd.DataFrame:
+    table = pd.read_csv(path).set_index(["component", "layer", "head"])
+    return table.filter(regex=f"^{task}_image_").rename(columns=lambda name: name.split("_", 2)[2])
 
 
 def _row(values: pd.DataFrame, stored: pd.Series) -> list:

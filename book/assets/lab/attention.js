@@ -14,23 +14,26 @@ function veil(map, side) {
   return canvas;
 }
 
-/** A CSS background of the picture at an address under its veil. */
+/** A picture at an address, loaded. */
+export async function pictureAt(url) {
+  const picture = make("img", { src: url });
+  await picture.decode();
+  return picture;
+}
+
+/** A CSS background of a picture under its veil. */
 export function lit(picture, map, side) {
-  return `url(${veil(map, side).toDataURL()}), url(${picture})`;
+  return `url(${veil(map, side).toDataURL()}), url(${picture.src})`;
 }
 
 /** A large canvas of the same, with a line around the patches whose numbers are in `outlined`. */
 export function spotlight(picture, map, side, outlined) {
   const canvas = make("canvas", { width: LARGE, height: LARGE, "aria-hidden": "true" });
   const context = canvas.getContext("2d");
-  const image = new Image();
-  image.onload = () => {
-    context.drawImage(image, 0, 0, LARGE, LARGE);
-    context.imageSmoothingEnabled = false;
-    context.drawImage(veil(map, side), 0, 0, LARGE, LARGE);
-    outline(context, new Set(outlined), side);
-  };
-  image.src = picture;
+  context.drawImage(picture, 0, 0, LARGE, LARGE);
+  context.imageSmoothingEnabled = false;
+  context.drawImage(veil(map, side), 0, 0, LARGE, LARGE);
+  outline(context, new Set(outlined), side);
   return canvas;
 }
 

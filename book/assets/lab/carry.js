@@ -2,26 +2,28 @@
 
 import { remember, remembered } from "./address.js";
 import { Challenge } from "./challenge.js";
-import { make } from "./dom.js";
+import { GAP, make } from "./dom.js";
 import { Grid } from "./grid.js";
 import { askGuess, judge } from "./guess.js";
 import { drawLine, sentence } from "./line.js";
 import { moved } from "./moved.js";
 import { construction } from "./rules.js";
-import { NAMES, componentOf, fromAddress, siteOf, toAddress, tokenName, usualToken } from "./state.js";
+import {
+  NAMES, componentOf, fromAddress, pairOptions, siteOf, toAddress, tokenName, tokenRows, usualToken,
+} from "./state.js";
 import { drawTally } from "./tally.js";
 import { tried } from "./tried.js";
 import { drawTwins } from "./twins.js";
 
 const LEGEND =
-  "A number is what the cell moves by itself, in percent of L − L*: blue and + towards the clean answer, orange " +
+  `A number is what the cell moves by itself, in percent of ${GAP}: blue and + towards the clean answer, orange ` +
   "and − away from it. A frame marks what you carry.";
 const DIRECTIONS = {
   denoise: { title: "Enough here?", name: "Denoising", base: "corrupt", source: "clean" },
   noise: { title: "Needed here?", name: "Noising", base: "clean", source: "corrupt" },
 };
 
-/** Show the section in an emptied element, for a lab {client, manifest, url}. */
+/** Show the section in an emptied element, for a lab {client, manifest, url, switcher}. */
 export async function open(lab, element) {
   const carry = new Carry(lab, element);
   await carry.open();
@@ -57,8 +59,6 @@ class Carry {
   // ---- what is on the page
 
   #build(switcher) {
-    const scenes = this.#manifest.scenes.map((scene) =>
-      make("option", { value: scene.id }, `${scene.question} (${scene.slot})`));
     const { components, per_head: perHead } = this.#manifest;
     const views = [
       ...components.map((name) => [name, NAMES[name]]).reverse(),
@@ -68,7 +68,7 @@ class Carry {
       onchange: ({ target }) => this.#tried(() => this.#choose(choice(target.value))),
     });
     this.#parts = {
-      scene: make("select", choosing((scene) => ({ scene })), scenes),
+      scene: make("select", choosing((scene) => ({ scene })), pairOptions(this.#manifest)),
       view: make("select", choosing((view) => ({ view })),
         views.map(([value, name]) => make("option", { value }, name))),
       token: make("select", choosing((token) => ({ token: Number(token) }))),
@@ -161,8 +161,7 @@ class Carry {
     if (this.#ofHeads) {
       return Array.from({ length: this.#manifest.shape.heads }, (_, head) => ({ name: `H${head}` }));
     }
-    const name = (token) => tokenName(this.#scene, token);
-    return this.#scene.tokens.map((_, i) => ({ name: name(i), mark: `lab-is-${this.#scene.roles[i]}` }));
+    return tokenRows(this.#scene);
   }
 
   get #place() {

@@ -1,6 +1,6 @@
 // The challenge: the fewest cells that bring the clean answer back, scored on pairs that the reader has not seen.
 
-import { make, percent, table } from "./dom.js";
+import { GAP, make, percent, table } from "./dom.js";
 import { fetched } from "./fetched.js";
 import { moved } from "./moved.js";
 import { barred } from "./rules.js";
@@ -100,7 +100,7 @@ function summary(rows) {
   const [own, unrelated] = [mean(rows.map((row) => row.own)), mean(rows.map((row) => row.unrelated))];
   const back = rows.filter((row) => row.back).length;
   return `Your score is ${percent(own - unrelated)}: on average your cells move the ${rows.length} pairs by ` +
-    `${percent(own)} of L − L*, and by ${percent(unrelated)} with unrelated donors. The clean answer comes back on ` +
+    `${percent(own)} of ${GAP}, and by ${percent(unrelated)} with unrelated donors. The clean answer comes back on ` +
     `${back} of ${rows.length}.`;
 }
 

@@ -1,7 +1,7 @@
 // Compose a pair: two pictures of one board, a question that the model answers otherwise for each, and the map.
 
 import { remember, remembered } from "./address.js";
-import { make, percent } from "./dom.js";
+import { GAP, make, percent } from "./dom.js";
 import { fetched } from "./fetched.js";
 import { Grid } from "./grid.js";
 import { moved } from "./moved.js";
@@ -9,7 +9,7 @@ import { openOwn } from "./own.js";
 import { blank, canvasOf, changes } from "./picture.js";
 import { fetchPng } from "./png.js";
 import { asked, idOf } from "./question.js";
-import { siteOf } from "./state.js";
+import { siteOf, tokenRows } from "./state.js";
 import { tried } from "./tried.js";
 import { described } from "./words.js";
 
@@ -236,7 +236,7 @@ class Compose {
     const { said, map } = this.#parts;
     const grid = new Grid({
       label: "Enough here? Layer outputs: tokens by layers",
-      rows: scene.tokens.map((token, i) => ({ name: token, mark: `lab-is-${scene.roles[i]}` })),
+      rows: tokenRows(scene),
       layers,
       cell: (row, layer) => siteOf(scene, "layer_output", layer, row, null),
       source: "clean",
@@ -255,7 +255,7 @@ class Compose {
   }
 
   #told(site, share) {
-    return `${site.title}: ${percent(share)} of L − L*, from the clean into the corrupt run.`;
+    return `${site.title}: ${percent(share)} of ${GAP}, from the clean into the corrupt run.`;
   }
 }
 

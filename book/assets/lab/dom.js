@@ -22,9 +22,12 @@ export function table(label, heading, lines) {
       make("tbody", {}, body)));
 }
 
-/** A number of percent with a sign. */
+/** What numbers of percent are parts of; no line ends within it. */
+export const GAP = "L\u00a0−\u00a0L*";
+
+/** A number of percent with a sign; no line ends within it. */
 export function percent(value, digits = 0) {
-  return `${signed(value, digits)} %`;
+  return `${signed(value, digits)}\u00a0%`;
 }
 
 /** A number with a sign, a real minus and no minus zero. */

@@ -11,8 +11,9 @@ const MOVES = {
 /**
  * rows: [{name, mark}], each with its class; layers: the number of columns; cell(row, layer): the cell's site
  * {key, title, ...}. `pick` gets a list of sites: one, or `several`, if those of a row, of a layer or of a press that
- * moves over cells may be picked together. `source` is the run whose activations a picked cell holds, and gives it its
- * colour. `picture(site)` is a cell's CSS background, if it has one.
+ * moves over cells may be picked together. `look` gets the site of a cell that takes the focus or is pointed at.
+ * `source` is the run whose activations a picked cell holds, and gives it its colour. `picture(site)` is a cell's CSS
+ * background, if it has one.
  */
 export class Grid {
   #cells;
@@ -20,7 +21,7 @@ export class Grid {
   #layers = []; // and of a layer
   #at = [0, 0]; // row and layer; -1 is the headers'
 
-  constructor({ label, rows, layers, cell, pick, source, several = false, picture = () => "" }) {
+  constructor({ label, rows, layers, cell, pick, source, several = false, look = () => {}, picture = () => "" }) {
     const columns = [...Array(layers).keys()];
     this.sites = rows.map((_, i) => columns.map((j) => cell(i, j)));
     const button = (at, sites, title, text = "") => make("button", {
@@ -30,6 +31,7 @@ export class Grid {
     this.#cells = this.sites.map((row, i) => row.map((site, j) => {
       const one = button([i, j], [site], site.title);
       one.style.backgroundImage = picture(site);
+      for (const name of ["focus", "pointerenter"]) one.addEventListener(name, () => look(site));
       return one;
     }));
     this.#cells[0][0].tabIndex = 0;

@@ -1,6 +1,6 @@
 // L*, L' and L of one patched run on one line of logits, and in words.
 
-import { make, percent, signed } from "./dom.js";
+import { GAP, make, percent, signed } from "./dom.js";
 import { moved } from "./moved.js";
 import { unmarked } from "./state.js";
 
@@ -28,7 +28,7 @@ export function sentence(scene, runs, base, score, number) {
   const [correct, incorrect] = scene.options;
   const word = ({ L }) => (L > 0 ? correct : incorrect);
   if (!number) return `Nothing is carried. The model says “${word(score)}”.`;
-  const change = `L′ is ${signed(score.L, 2)}, moved by ${percent(moved(runs, base, score))} of L − L*.`;
+  const change = `L′ is ${signed(score.L, 2)}, moved by ${percent(moved(runs, base, score))} of ${GAP}.`;
   const flips = word(score) !== word(runs[base]);
   const says = flips ? `The answer flips to “${word(score)}”.` : `The model still says “${word(score)}”.`;
   const likeliest = unmarked(score.likeliest[0].word);

@@ -1,20 +1,22 @@
 // Looks against matters: where heads look, what they move, and what is lost without them.
 
 import { remember, remembered } from "./address.js";
-import { lit, spotlight } from "./attention.js";
-import { make, signed } from "./dom.js";
+import { lit, pictureAt, spotlight } from "./attention.js";
+import { make, percent, signed } from "./dom.js";
 import { fetched, fetchedBytes } from "./fetched.js";
 import { Grid } from "./grid.js";
 import { keyOf, short } from "./heads.js";
 import { moved } from "./moved.js";
 import { ranks, scatter } from "./scatter.js";
-import { NAMES, siteOf } from "./state.js";
+import { NAMES, pairOptions, siteOf, tokenName } from "./state.js";
 import { switchOff } from "./switch_off.js";
 import { tried } from "./tried.js";
 
 const PICKS = 3;
+const LITTLE = 0.01; // of a head's attention
+const NOTHING = { heads: null, reveal: null, off: null }; // What the address keeps of a guess that is not yet made.
 
-/** Show the section in an emptied element, for a lab {client, manifest, url}. */
+/** Show the section in an emptied element, for a lab {client, manifest, url, switcher}. */
 export async function open(lab, element) {
   const response = await fetched(new URL("looks.json", lab.url));
   await new Looks(lab, await response.json(), element).open();
@@ -28,6 +30,7 @@ class Looks {
   #picked = new Map(); // key -> site
   #revealed;
   #shares = new Map(); // key -> percent
+  #picture; // the clean one
   #maps; // attention, a byte for each layer, head and patch
   #grid;
   #parts;
@@ -63,11 +66,11 @@ class Looks {
   // ---- what is on the page
 
   #build() {
-    const scenes = this.#lab.manifest.scenes.map((scene) =>
-      make("option", { value: scene.id }, `${scene.question} (${scene.slot})`));
+    const { manifest, switcher } = this.#lab;
     const attempt = (doing) => tried(this.#root, this.#parts.said, doing);
     this.#parts = {
-      scene: make("select", { onchange: (event) => attempt(() => this.#choose(event.target.value)) }, scenes),
+      scene: make("select", { onchange: (event) => attempt(() => this.#choose(event.target.value)) },
+        pairOptions(manifest)),
       task: make("p"),
       grid: make("div"),
       detail: make("div", { className: "lab-detail" }),
@@ -79,8 +82,11 @@ class Looks {
       after: make("div"),
     };
     const parts = this.#parts;
+    // The other model's heads are to be guessed anew; it opens after this listener.
+    switcher.addEventListener("change", () => remember(NOTHING), { capture: true });
     this.#root.replaceChildren(
-      make("div", { className: "lab-controls" }, make("label", { className: "lab-wide" }, "Pair ", parts.scene)),
+      make("div", { className: "lab-controls" },
+        switcher, make("label", { className: "lab-wide" }, "Pair ", parts.scene)),
       parts.task,
       make("div", { className: "lab-panels lab-looks" }, parts.grid, parts.detail),
       make("div", { className: "lab-controls" }, parts.reveal, parts.again), parts.said, parts.after);
@@ -91,7 +97,7 @@ class Looks {
     this.#picked.clear();
     this.#shares.clear();
     this.#revealed = false;
-    remember({ off: null });
+    remember(NOTHING);
     await this.open();
   }
 
@@ -100,14 +106,18 @@ class Looks {
     const scene = this.#scene;
     const parts = this.#parts;
     this.#root.setAttribute("aria-busy", "true");
-    const maps = await fetchedBytes(new URL(`looks/${scene.id}-maps.raw`, this.#lab.url));
+    const [picture, maps] = await Promise.all([
+      pictureAt(new URL(scene.images.clean, this.#lab.url)),
+      fetchedBytes(new URL(`looks/${scene.id}-maps.raw`, this.#lab.url)),
+    ]);
     if (scene !== this.#scene) return;
-    this.#maps = maps;
+    [this.#picture, this.#maps] = [picture, maps];
     parts.scene.value = scene.id;
+    const where = `“${tokenName(scene, this.#token)}”${this.#index.role === "last" ? ", the last token," : ""}`;
     parts.task.textContent =
       `“${scene.question}” Each square shows where one head of ${NAMES[this.#index.component].toLowerCase()} looks ` +
-      `from “${scene.tokens[this.#token]}” in the clean picture: the brighter, the more. All squares have one scale, ` +
-      `up to ${this.#index.most} times an even share. Which ${PICKS} heads move the answer most? Pick them by their looks.`;
+      `from ${where} in the clean picture: the brighter, the more. All squares have one scale, up to ` +
+      `${this.#index.most} times an even share. Which ${PICKS} heads move the answer most? Pick them by their looks.`;
     this.#makeGrid();
     this.#show();
     if (this.#revealed) await this.#reveal();
@@ -117,7 +127,6 @@ class Looks {
   #makeGrid() {
     const { layers, heads } = this.#lab.manifest.shape;
     const sites = this.#sites();
-    const picture = new URL(this.#scene.images.clean, this.#lab.url);
     this.#grid = new Grid({
       label: "Where each head looks: heads by layers",
       rows: Array.from({ length: heads }, (_, head) => ({ name: `H${head}` })),
@@ -125,16 +134,11 @@ class Looks {
       cell: (head, layer) => sites[layer * heads + head],
       source: "clean",
       pick: ([site]) => this.#toggle(site),
-      picture: (site) => lit(picture, this.#map(site), this.#index.grid),
+      look: (site) => this.#describe(site),
+      picture: (site) => lit(this.#picture, this.#map(site), this.#index.grid),
     });
-    this.#grid.element.addEventListener("focusin", () => this.#describe(this.#focused));
     this.#parts.grid.replaceChildren(this.#grid.element);
-    this.#describe(this.#focused);
-  }
-
-  get #focused() {
-    const [head, layer] = this.#grid.at;
-    return this.#grid.sites[head][layer];
+    this.#describe(sites[0]);
   }
 
   #map({ layer, head }) {
@@ -146,14 +150,14 @@ class Looks {
   /** Show one head's map large, and how much of its attention lies where. */
   #describe(site) {
     const { picture, on_own: own, on_others: others, on, others: number, others_area: area } = this.#entry;
-    const percent = (value) => `${(100 * value).toFixed(0)} %`;
-    const at = (table) => percent(table[site.layer][site.head]);
-    const share = percent(on.length / this.#index.grid ** 2);
-    const text =
-      `Layer ${site.layer}, head ${site.head} gives ${at(picture)} of its attention to the picture. Of that, ` +
-      `${at(own)} falls on what is asked about, inside the line, which is ${share} of the picture. Laid over this ` +
-      `picture, the masks of ${number} other scenes would hold ${at(others)}, on ${percent(area)} of the picture.`;
-    const image = spotlight(new URL(this.#scene.images.clean, this.#lab.url), this.#map(site), this.#index.grid, on);
+    const of = (table) => table[site.layer][site.head];
+    const seen = `Layer ${site.layer}, head ${site.head} gives ${share(of(picture))} of its attention to the picture.`;
+    const where =
+      `Of that, ${share(of(own))} falls on what is asked about, inside the line, which is ` +
+      `${share(on.length / this.#index.grid ** 2)} of the picture. Laid over this picture, the masks of ${number} other ` +
+      `scenes would hold ${share(of(others))}, on ${share(area)} of the picture.`;
+    const text = of(picture) < LITTLE ? seen : `${seen} ${where}`;
+    const image = spotlight(this.#picture, this.#map(site), this.#index.grid, on);
     this.#parts.detail.replaceChildren(image, make("p", { role: "status" }, text));
   }
 
@@ -192,6 +196,7 @@ class Looks {
     const scene = this.#scene;
     const sites = this.#sites();
     this.#root.setAttribute("aria-busy", "true");
+    this.#parts.said.textContent = `Measuring ${sites.length} patched runs ...`;
     const unpatched = await this.#lab.client.read(scene.id);
     const scores = await this.#lab.client.patch(scene.id, "denoise", sites.map((site) => [site]));
     if (scene !== this.#scene) return;
@@ -199,7 +204,8 @@ class Looks {
     sites.forEach((site, i) => this.#shares.set(site.key, effects[i]));
     this.#revealed = true;
     this.#show();
-    const looks = sites.map(({ layer, head }) => this.#entry.on_own[layer][head]);
+    const { picture, on_own: own } = this.#entry;
+    const looks = sites.map(({ layer, head }) => picture[layer][head] * own[layer][head]);
     this.#compare(sites, effects, looks);
     const strongest = top(sites, effects, 2);
     const off = make("div", { className: "lab-off" });
@@ -212,7 +218,7 @@ class Looks {
 
   #compare(sites, effects, looks) {
     const place = ranks(effects.map((effect) => -effect));
-    const told = (site) => `${short(site)} (${signed(effects[sites.indexOf(site)], 0)} %)`;
+    const told = (site) => `${short(site)} (${percent(effects[sites.indexOf(site)])})`;
     const picked = [...this.#picked.values()].map((site) => sites.find((one) => one.key === site.key));
     const picks = picked.map((site) => `${told(site)}, rank ${place[sites.indexOf(site)]} of ${sites.length}`);
     const plot = scatter(sites.map((site, i) => ({
@@ -225,6 +231,11 @@ class Looks {
       `effect is ${signed(plot.correlation, 2)}.`;
     this.#parts.after.append(plot.element);
   }
+}
+
+/** A part of 1 in percent. */
+function share(part) {
+  return part > 0 && part < LITTLE ? "under 1\u00a0%" : `${(100 * part).toFixed(0)}\u00a0%`;
 }
 
 /** The sites with the largest values. */

@@ -89,9 +89,8 @@ export class Model {
    */
   async patch(id, direction, patches, donor = id) {
     const [base, source] = direction === "denoise" ? ["corrupt", "clean"] : ["clean", "corrupt"];
-    const { image } = await this.#unpatched(id, base);
     const { activations } = await this.#unpatched(donor, source);
-    return this.#patched(id, image, activations, patches);
+    return this.#patched(id, await this.#unpatched(id, base), activations, patches);
   }
 
   /**
@@ -99,7 +98,6 @@ export class Model {
    * component at one token, of every layer (layers x width values).
    */
   async write(id, { component, token, values }, patches) {
-    const { image } = await this.#unpatched(id, "clean");
     const source = this.#nothing(id);
     const [layers, components, tokens, width] = source.dims;
     const c = this.manifest.components.indexOf(component);
@@ -108,17 +106,37 @@ export class Model {
       const at = ((layer * components + c) * tokens + place) * width;
       source.data.set(values.subarray(layer * width, (layer + 1) * width), at);
     }
-    return this.#patched(id, image, source, patches);
+    return this.#patched(id, await this.#unpatched(id, "clean"), source, patches);
   }
 
-  async #patched(id, image, source, patches) {
+  /** The scores of runs that copy from a source into a base run, of which `#unpatched` tells. */
+  async #patched(id, base, source, patches) {
+    const runs = patches.map((patch, i) => ({ i, patch, first: this.#firstChanged(id, base, source, patch) }));
+    runs.sort((one, other) => one.first - other.first); // So that those run together which leave out as many tokens.
     const scores = [];
-    for (let i = 0; i < patches.length; i += RUNS_AT_ONCE) {
-      const mask = this.#mask(id, patches.slice(i, i + RUNS_AT_ONCE));
-      const { logits } = await this.#run(id, image, source, mask, ["logits"]);
-      scores.push(...this.#scores(id, logits));
+    for (let at = 0; at < runs.length; at += RUNS_AT_ONCE) {
+      const these = runs.slice(at, at + RUNS_AT_ONCE);
+      const mask = this.#mask(id, these.map(({ patch }) => patch));
+      const { logits } = await this.#run(id, base, these[0].first, source, mask, ["logits"]);
+      this.#scores(id, logits).forEach((score, j) => { scores[these[j].i] = score; });
     }
     return scores;
+  }
+
+  /**
+   * The first token at which a patch writes something new. In a model with a memory, all tokens before it are as in the
+   * base run. Any other model runs all tokens.
+   */
+  #firstChanged(id, { activations, memory }, source, patch) {
+    if (!memory) return 0;
+    const [, components, tokens, width] = source.dims;
+    const changed = patch.flatMap(({ component, layer, token }) => this.#places(token).filter((place) => {
+      const c = this.manifest.components.indexOf(component);
+      const at = ((layer * components + c) * tokens + place) * width;
+      const end = at + width;
+      return source.data.subarray(at, end).some((value, i) => value !== activations.data[at + i]);
+    }));
+    return Math.min(tokens - 1, ...changed); // One is run at least.
   }
 
   #scene(id) {
@@ -127,7 +145,7 @@ export class Model {
     return scene;
   }
 
-  /** A run of a scene with its image's states, its activations and its score; it is kept. */
+  /** A run of a scene with its image's states, its activations, its score and perhaps its memory; it is kept. */
   async #unpatched(id, run) {
     if (!this.#read.has(id)) this.#read.set(id, new Map());
     const known = this.#read.get(id);
@@ -140,8 +158,8 @@ export class Model {
     const { image } = await this.#tower.run({ pixels });
     const nothing = this.#nothing(id);
     const mask = this.#mask(id, [[]]);
-    const { logits, activations } = await this.#run(id, image, nothing, mask, ["logits", "activations"]);
-    return { image, activations: activations.reshape(nothing.dims), score: this.#scores(id, logits)[0] };
+    const { logits, activations, memory } = await this.#run(id, { image }, 0, nothing, mask, this.#text.outputNames);
+    return { image, memory, activations: activations.reshape(nothing.dims), score: this.#scores(id, logits)[0] };
   }
 
   /** Zeros of the form of a run's activations. */
@@ -163,10 +181,24 @@ export class Model {
     return new this.#ort.Tensor("float32", scaled, [1, 3, size, size]);
   }
 
-  #run(id, image, source, mask, wanted) {
+  /** Runs of the text graph, see tools/lab/graphs.py, without the first tokens of a base run, which remembers them. */
+  #run(id, { image, memory }, first, source, mask, wanted) {
     const ids = this.#ids(id);
     const tensor = new this.#ort.Tensor("int32", Int32Array.from(ids), [1, ids.length]);
-    return this.#text.run({ image, ids: tensor, source, mask }, wanted);
+    const before = this.#text.inputNames.includes("before") && { before: this.#before(memory, first) };
+    return this.#text.run({ image, ids: tensor, source, mask, ...before }, wanted);
+  }
+
+  /** The keys and values of a memory's first tokens, or of none. */
+  #before(memory, number) {
+    const { layers, heads, width } = this.manifest.shape;
+    const size = width / heads;
+    const values = new Float32Array(layers * 2 * heads * number * size);
+    for (let i = 0; number && i < layers * 2 * heads; i++) {
+      const at = i * memory.dims[3] * size;
+      values.set(memory.data.subarray(at, at + number * size), i * number * size);
+    }
+    return new this.#ort.Tensor("float32", values, [layers, 2, heads, number, size]);
   }
 
   /** The ids of all tokens that the model sees. */

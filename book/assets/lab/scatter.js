@@ -1,6 +1,6 @@
 // Heads as points: how much each looks at what is asked about, against what it moves.
 
-import { make, signed } from "./dom.js";
+import { GAP, signed } from "./dom.js";
 
 const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [360, 220, 44, 36, 12];
 
@@ -33,8 +33,8 @@ export function scatter(points) {
       svg("text", { x: LEFT - 4, y: y(value) + 4, "text-anchor": "end" }, signed(value, 0))),
     ...[0, Math.max(...xs)].map((value) =>
       svg("text", { x: x(value), y: HEIGHT - BOTTOM + 14, "text-anchor": "middle" }, value.toFixed(0))),
-    svg("text", { x: LEFT, y: HEIGHT - 6 }, "attention on what is asked about, %"),
-    svg("text", { x: LEFT + 6, y: TOP + 2 }, "moved, % of L − L*"),
+    svg("text", { x: LEFT, y: HEIGHT - 6 }, "attention on what is asked about, % of all"),
+    svg("text", { x: LEFT + 6, y: TOP + 2 }, `moved, % of ${GAP}`),
     ...dots);
   return { element, correlation };
 }

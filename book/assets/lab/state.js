@@ -3,6 +3,8 @@
 // A view is a component, of which each cell is the whole module at a token, or "heads:" and a component, of which
 // each cell is one head at one token.
 
+import { make } from "./dom.js";
+
 export const NAMES = {
   layer_output: "Layer outputs", self_attention: "Self-attention", cross_attention: "Cross-attention", mlp: "MLPs",
 };
@@ -27,6 +29,16 @@ export function unmarked(token) {
 /** What the page calls one of a scene's tokens. */
 export function tokenName(scene, token) {
   return scene.roles[token] === "image" ? "the image" : unmarked(scene.tokens[token]);
+}
+
+/** A list's entries for all pairs of a manifest. */
+export function pairOptions(manifest) {
+  return manifest.scenes.map((scene) => make("option", { value: scene.id }, `${scene.question} (${scene.slot})`));
+}
+
+/** The rows of a grid of tokens, see grid.js: each has the class of its token's role. */
+export function tokenRows(scene) {
+  return scene.tokens.map((_, i) => ({ name: tokenName(scene, i), mark: `lab-is-${scene.roles[i]}` }));
 }
 
 function quoted(scene, token) {

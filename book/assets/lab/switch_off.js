@@ -1,7 +1,7 @@
 // Two heads switched off in the clean run, one at a time and together, in four ways.
 
 import { remember, remembered } from "./address.js";
-import { make, percent, table } from "./dom.js";
+import { GAP, make, percent, table } from "./dom.js";
 import { fetchedBytes } from "./fetched.js";
 import { keyOf } from "./heads.js";
 import { moved } from "./moved.js";
@@ -9,8 +9,8 @@ import { tried } from "./tried.js";
 
 const WAYS = {
   mean: "the mean over many scenes",
-  right: "another scene's, where this option is right",
-  wrong: "another scene's, where this option is wrong",
+  right: "another scene's, where the option at the same place is right",
+  wrong: "another scene's, where the option at the same place is wrong",
   zero: "zero (out of distribution: no picture gives it)",
 };
 const ABOUT = 1; // Percent by which a joint loss may differ from the sum and still be called about the same.
@@ -33,7 +33,7 @@ export async function switchOff({ lab, index, scene, sites, strongest, unpatched
   element.append(
     make("p", { className: "lab-title" }, make("strong", {}, "Switch two heads off")),
     make("p", {}, "In the clean run, something else is written in place of a head's output at this token. What does " +
-      "that move, in percent of L − L*? Minus is lost of the clean answer."),
+      `that move, in percent of ${GAP}? Minus is lost of the clean answer.`),
     make("div", { className: "lab-controls" },
       ...choices.map((choice, i) => make("label", {}, `Head ${"AB"[i]}: layer `, choice))),
     numbers, said);
@@ -61,6 +61,7 @@ export async function switchOff({ lab, index, scene, sites, strongest, unpatched
       const places = Array.from({ length: to - from }, (_, i) => (from + i) * size);
       sources[way] = places.map((place) => values.subarray(place, place + size));
     }
+    said.textContent = "Measuring ...";
     const rows = {};
     for (const way of Object.keys(WAYS)) {
       rows[way] = mean(await Promise.all(sources[way].map(lost)));

@@ -1,20 +1,19 @@
 // What each carried cell moves by itself, their sum, and what they move together, beside what many pairs gave.
 
-import { make, percent, signed, table } from "./dom.js";
+import { GAP, make, percent, signed, table } from "./dom.js";
 import { percentile, storedAt } from "./stored.js";
 
 const NOTE =
-  "What you carry, one at a time and together, in percent of L − L*. The mean of many pairs has its 95 % interval and " +
+  `What you carry, one at a time and together, in percent of ${GAP}. The mean of many pairs has its 95\u00a0% interval and ` +
   "is for “Enough here?”; a percentile says how many of these pairs this one exceeds.";
 const HEADING = ["Carried", "Enough here?", "Needed here?", "Mean of many pairs"];
 
-/** The mean of many pairs with its interval, and the percentile of this pair's share among them where it is known. */
+/** The mean of many pairs with its interval, and the percentile of this pair's share among them. */
 function beside(stored, share) {
   if (!stored) return "not measured";
   const { mean, low, high, pairs, deciles } = stored;
   const interval = low === null ? "" : ` (${signed(low, 1)} to ${signed(high, 1)})`;
-  const place = deciles.length ? `; this one: percentile ${percentile(share, deciles)}` : "";
-  return `${percent(mean, 1)}${interval}, ${pairs} pairs${place}`;
+  return `${percent(mean, 1)}${interval}, ${pairs} pairs; this one: percentile ${percentile(share, deciles)}`;
 }
 
 /**

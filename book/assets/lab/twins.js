@@ -1,6 +1,6 @@
 // The card of two heads that are each enough and neither needed, or come nearest, found by tools/lab/twins.py.
 
-import { make, percent } from "./dom.js";
+import { GAP, make, percent } from "./dom.js";
 import { NAMES, siteOf } from "./state.js";
 
 /** The card of a manifest; `carry(scene, sites)` shows a pair and carries sites in it. */
@@ -16,7 +16,7 @@ export function drawTwins(manifest, carry) {
   const verdict = found
     ? "Two heads of this model are each enough, and neither is needed."
     : `No two heads do so on the ${manifest.scenes.length} pairs of this page if “enough” is at least ` +
-      `${bounds.enough} % of L − L*, “needed” costs more than ${bounds.needed} %, and both together are needed. ` +
+      `${bounds.enough} % of ${GAP}, “needed” costs more than ${bounds.needed} %, and both together are needed. ` +
       "These come nearest.";
   return make("section", { className: "lab-card", "aria-label": "Two heads, each enough, neither needed" },
     make("p", { className: "lab-title" }, make("strong", {}, "Two heads, each enough, neither needed?"),

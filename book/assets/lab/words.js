@@ -11,8 +11,8 @@ export function described({ title, picture, scene, score, text = "" }) {
   const said = score
     ? [
         make("p", {}, "The model says ", make("strong", {}, scene.options[score.L > 0 ? 0 : 1]),
-          `, with L = ${signed(score.L, 2)}.`),
-        make("p", { className: "lab-words" }, `Likeliest words: ${score.likeliest.map(percent).join(", ")}.`),
+          `, with L\u00a0=\u00a0${signed(score.L, 2)}.`),
+        make("p", { className: "lab-words" }, `Likeliest words: ${score.likeliest.map(likely).join(", ")}.`),
       ]
     : [make("p", {}, text)];
   return make("section", { className: "lab-panel", "aria-label": title },
@@ -20,7 +20,7 @@ export function described({ title, picture, scene, score, text = "" }) {
     make("div", { className: "lab-run" }, picture, make("div", {}, said)));
 }
 
-function percent({ word, share }) {
+function likely({ word, share }) {
   const rounded = (100 * share).toFixed(1);
   return `${unmarked(word)}\u00a0${rounded === "0.0" ? "under\u00a00.1" : rounded}\u00a0%`;
 }
