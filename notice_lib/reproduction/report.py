@@ -146,13 +146,17 @@ def _of_family(minis: pd.DataFrame, name: str) -> str:
 
 def _listed(claims: Iterable[str]) -> str:
     """Join claims; those that differ only in what they are "under" share their first words."""
-    under: dict[str, list[str]] = {}
+    shared: dict[str, list[str]] = {}
     for claim in claims:
-        does, _, where = claim.partition(" under ")
-        under.setdefault(does, []).append(where)
-    return "; ".join(
-        f"{does} under {', '.join(wheres)}" if wheres[0] else does for does, wheres in under.items()
-    )
+        does, under, where = claim.partition(" under ")
+        shared.setdefault(does, []).append(under + where)
+    return "; ".join(does + _joined(wheres) for does, wheres in shared.items())
+
+
+def _joined(wheres: list[str]) -> str:
+    """Say " under a, under b and under c"."""
+    *others, last = wheres
+    return f"{','.join(others)} and{last}" if others else last
 
 
 def _of_seeds(minis: pd.DataFrame) -> str:
