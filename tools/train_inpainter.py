@@ -33,7 +33,7 @@ from notice_lib.corruption.inpainters import (  # noqa: E402
     denoise,
 )
 from tools.train_minis import hardware  # noqa: E402
-from tools.training import inpainting, inpainting_card, pool  # noqa: E402
+from tools.training import inpainting, inpainting_card, loops, pool  # noqa: E402
 
 SIZE = 64  # pixels a side of the painted window
 SCENES, SEED = 10_000, 13
@@ -95,7 +95,7 @@ def loss_of(unet, batch, scheduler):
     # More of the noisy times: there the picture is decided.
     times = (torch.rand(BATCH).sqrt() * scheduler.config.num_train_timesteps).long()
     noisy = scheduler.add_noise(target, torch.randn_like(target), times)
-    with torch.autocast("cpu", torch.bfloat16):
+    with loops.computing("cpu"):
         picture = denoise(unet, noisy, known, hole, times, told)
     weight = hole + OUTSIDE * (1 - hole)
     return (weight * (picture.float() - target) ** 2).sum() / weight.sum()

@@ -78,10 +78,10 @@ RECIPE = """
    and animals have states. Without it, a model knows a state partly by the things it saw in it.
    The control `unlabelled` has no stage 3.
 
-The loss is the cross-entropy of the answer, and the optimiser AdamW in bfloat16. A word that would
-form a held-out composition is never an option. In `blip-mini-noise`, half of the images of stage 2
-get Gaussian noise on the embeddings of their patches, of a strength between 0 and {noise:g}
-standard deviations.
+The loss is the cross-entropy of the answer, and the optimiser AdamW in bfloat16 (on a CPU that has
+none, in float32). A word that would form a held-out composition is never an option. In
+`blip-mini-noise`, half of the images of stage 2 get Gaussian noise on the embeddings of their
+patches, of a strength between 0 and {noise:g} standard deviations.
 
 The recipe was chosen by accuracy. [`sheets/tried.csv`](sheets/README.md) lists what was tried.
 Seeds 1 and 2 were trained once, after the recipe had been committed.

@@ -1,4 +1,4 @@
-"""Forward passes for training: several questions on each image, padded, in bfloat16.
+"""Forward passes for training: several questions on each image, padded.
 
 The same parameters give, to rounding, what plain Hugging Face code gives for one unpadded question
 (tests/test_training.py). What costs most there is done once: BLIP's keys and values of an image
@@ -19,10 +19,10 @@ MASKED = -1e9
 def attend(query, key, value, mask=None):
     """Scaled dot-product attention of (batch, heads, tokens, width) in the dtype of its input.
 
-    Under autocast on a CPU a softmax in float32 would take most of a step.
+    In bfloat16 on a CPU, PyTorch's own function would take its softmax in float32, most of a step.
     """
     mask = None if mask is None else mask.to(query.dtype)
-    if query.is_cuda:
+    if query.is_cuda or query.dtype == torch.float32:
         return F.scaled_dot_product_attention(query, key, value, mask)
     scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
     if mask is not None:
