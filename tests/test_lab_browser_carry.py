@@ -247,6 +247,9 @@ def test_nothing_large_is_loaded_before_start(page):
     assert not [url for url in asked if url.endswith((".onnx", ".gz", ".png", ".mjs.js"))]
     size = sum(file["bytes"] for file in MANIFEST["files"].values()) / 1e6
     assert f"{size:.1f} MB" in offer.inner_text()
+    offer.click()
+    settle(page, "carry")
+    assert set(page.locator(".lab-start").all_inner_texts()) == {"Start the lab"}
 
 
 def test_the_lab_starts_where_the_server_does_not_know_mjs(page):

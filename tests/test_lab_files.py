@@ -213,6 +213,15 @@ def test_the_search_prefers_two_heads_that_give_and_do_not_cost():
     assert twins.best_two(shares.drop(index="d")) == (4, ["b", "c"])
 
 
+def test_the_page_says_how_long_the_lab_took():
+    said = " ".join(PAGE.read_text("utf-8").split())
+    times = read("times.json")
+    for name in MODELS:
+        for part in ("run", "layers", "heads"):
+            assert f"{times[name][part]:g} seconds" in said
+        assert f"{times[name]['number']['layers']} runs" in said
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_page_shows_the_still_pictures_with_their_numbers(name):
     """One on light pages and one on dark ones, through whose ground the page is seen."""

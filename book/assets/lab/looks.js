@@ -154,8 +154,8 @@ class Looks {
     const seen = `Layer ${site.layer}, head ${site.head} gives ${share(of(picture))} of its attention to the picture.`;
     const where =
       `Of that, ${share(of(own))} falls on what is asked about, inside the line, which is ` +
-      `${share(on.length / this.#index.grid ** 2)} of the picture. Laid over this picture, the masks of ${number} other ` +
-      `scenes would hold ${share(of(others))}, on ${share(area)} of the picture.`;
+      `${share(on.length / this.#index.grid ** 2)} of the picture. Laid over this picture, the masks of ${number} ` +
+      `other scenes would hold ${share(of(others))}, on ${share(area)} of the picture.`;
     const text = of(picture) < LITTLE ? seen : `${seen} ${where}`;
     const image = spotlight(this.#picture, this.#map(site), this.#index.grid, on);
     this.#parts.detail.replaceChildren(image, make("p", { role: "status" }, text));
@@ -227,8 +227,8 @@ class Looks {
     this.#parts.said.textContent =
       (picks.length ? `You picked ${picks.join("; ")}. ` : "") +
       `Most is moved by ${top(sites, effects, PICKS).map(told).join(", ")}. The heads that look most at what is ` +
-      `asked about are ${top(sites, looks, PICKS).map(told).join(", ")}. Over all heads, the rank correlation of looks and ` +
-      `effect is ${signed(plot.correlation, 2)}.`;
+      `asked about are ${top(sites, looks, PICKS).map(told).join(", ")}. Over all heads, the rank correlation of ` +
+      `looks and effect is ${signed(plot.correlation, 2)}.`;
     this.#parts.after.append(plot.element);
   }
 }

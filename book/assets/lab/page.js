@@ -39,15 +39,16 @@ function switcher(root, model) {
   return make("label", {}, "Model ", list);
 }
 
-/** Show the Start button, which says how much is loaded. */
+/** Show the Start button, which says how much will be loaded. */
 async function offer(root) {
   const asked = remembered().get("model");
   const model = modelsOf(root).includes(asked) ? asked : modelsOf(root)[0];
   const { manifest } = await described(model);
   const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
+  const size = labs.has(model) ? "" : ` (loads ${megabytes(bytes)})`;
   root.replaceChildren(
     make("button", { type: "button", className: "lab-start", onclick: () => start(root, model) },
-      `Start the lab (loads ${megabytes(bytes)})`));
+      `Start the lab${size}`));
 }
 
 async function start(root, model) {
@@ -63,6 +64,7 @@ async function start(root, model) {
       }));
     }
     const [lab, section] = await Promise.all([labs.get(model), import(`./${root.dataset.section}.js`)]);
+    document.querySelectorAll(".lab:has(> .lab-start)").forEach(offer);
     root.replaceChildren();
     await section.open({ ...lab, switcher: switcher(root, model) }, root);
     root.querySelector("select, button")?.focus();

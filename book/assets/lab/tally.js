@@ -4,8 +4,8 @@ import { GAP, make, percent, signed, table } from "./dom.js";
 import { percentile, storedAt } from "./stored.js";
 
 const NOTE =
-  `What you carry, one at a time and together, in percent of ${GAP}. The mean of many pairs has its 95\u00a0% interval and ` +
-  "is for “Enough here?”; a percentile says how many of these pairs this one exceeds.";
+  `What you carry, one at a time and together, in percent of ${GAP}. The mean of many pairs has its 95\u00a0% interval ` +
+  "and is for “Enough here?”; a percentile says how many of these pairs this one exceeds.";
 const HEADING = ["Carried", "Enough here?", "Needed here?", "Mean of many pairs"];
 
 /** The mean of many pairs with its interval, and the percentile of this pair's share among them. */
