@@ -137,6 +137,15 @@ def settle(page, name):
     page.wait_for_selector(f'{section(name)}[aria-busy="false"]')
 
 
+def guess_by_keyboard(page, row, layer, flips):
+    """Fill the form that asks for a guess, send it, and wait for what the map says of it."""
+    for number, text in enumerate((row, layer, flips), start=2):
+        tab_to(page, f".lab-guess :nth-child({number}) :is(select, input)")
+        page.keyboard.type(text)
+    press(page, "Enter")
+    page.wait_for_selector("text=patched runs in")
+
+
 def check_whole(page):
     """Nothing has failed. A phone does not cut the page, nor a grid its numbers and names."""
     assert page.complaints == [], page.complaints

@@ -176,6 +176,11 @@ def test_a_page_of_the_path_says_what_its_letters_mean(name):
     assert "> **Notation.** $L$ is" in (ROOT / "book" / f"{name}.md").read_text()
 
 
+@pytest.mark.parametrize("name", PATH)
+def test_one_worked_pair_goes_through_the_path(name):
+    assert '"states-013-ba-correct"' in (ROOT / "book" / f"{name}.md").read_text()
+
+
 @pytest.mark.parametrize("name", [*PATH, "course/worksheet"])
 def test_visible_code_of_the_path_is_short(name):
     """What draws and counts is folded, or in the library; what is visible teaches."""

@@ -75,9 +75,7 @@ def test_five_lines_say_what_holds(results):
     paper, blip, llava, built_in, seeds = five_lines(read_verdicts(results))
     assert paper == "**The paper's models.** There are runs of Salesforce/blip-vqa-base."
     assert blip.startswith("**The small BLIP, 2 seeds.** *Seen:* heads matter under both")
-    assert (
-        "heads matter under both corruptions and under text corruption;" in blip
-    )  # one verb for both
+    assert "heads matter under both corruptions and under text corruption;" in blip
     assert blip.endswith("*Differs between seeds:* heads matter under image corruption.")
     assert llava == "**The small LLaVA.** There are no results."
     assert built_in.startswith('**Built in:** "heads detect the object".')

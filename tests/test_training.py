@@ -254,3 +254,10 @@ def test_the_card_says_what_was_measured(tmp_path):
     card.write(tmp_path)
     written = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert written == (checkpoints / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("native", "computed"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bfloat16_is_not_emulated(native, computed, monkeypatch):
+    monkeypatch.setattr(loops, "has_bfloat16", lambda: native)
+    with loops.computing("cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == computed

@@ -54,8 +54,15 @@ def computing(device):
 
     There a step takes more than ten times as long as in float32.
     """
-    emulated = device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return nullcontext() if emulated else torch.autocast(device, dtype=torch.bfloat16)
+    if device == "cpu" and not has_bfloat16():
+        return nullcontext()
+    return torch.autocast(device, dtype=torch.bfloat16)
+
+
+def has_bfloat16():
+    """Whether this machine's CPU computes in bfloat16 by itself."""
+    mkldnn = torch.backends.mkldnn.is_available()
+    return mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @contextmanager
