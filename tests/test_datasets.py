@@ -396,7 +396,7 @@ def test_a_set_is_written_with_its_card(tmp_path):
     assert "images/red/0.jpg" in left_out
     assert str(tmp_path) not in left_out
     with Image.open(tmp_path / "set" / "steps.png") as figure:
-        assert figure.width == 720
+        assert figure.width == 728
     with pytest.raises(NoticeError, match="holds a pair set already"):
         write_set(tmp_path / "set", built)
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -333,6 +334,10 @@ def test_pictures_become_files_and_idle_spans_and_states_of_widgets_go(tmp_path)
     Image.effect_noise((500, 500), 90).convert("RGB").save(large := io.BytesIO(), "PNG")
     assert len(weight.as_webp(large.getvalue())) < len(large.getvalue()) / 2
     picture = base64.b64encode(png.getvalue()).decode()
+    figure = f'<svg><image xlink:href="data:image/png;base64,\n{picture}"/></svg>'
+    lighter = weight.with_webp(figure.encode()).decode()
+    (href,) = re.findall('href="data:image/webp;base64,([^"]+)"', lighter)
+    assert base64.b64decode(href) == weight.as_webp(png.getvalue())
     name = hashlib.sha256(weight.as_webp(png.getvalue())).hexdigest()[:20] + ".webp"
     state = SimpleNamespace(attributes={"type": weight.STATE})
     other = SimpleNamespace(attributes={})

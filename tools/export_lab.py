@@ -4,7 +4,7 @@
     python tools/export_lab.py llava-mini
 
 It writes into book/assets/lab/NAME two ONNX graphs, images of some pairs and where heads look in
-them, what was measured on many pairs, still pictures, and manifest.json, which names the weights by
+them, what was measured on many pairs, a still picture, and manifest.json, which names the weights by
 their hash and every file with its size. It needs the extra `lab`:
 
     .venv/bin/pip install --editable '.[lab]' --constraint constraints.txt
@@ -88,7 +88,7 @@ def export(checkpoint: Path, results: Path, out: Path) -> dict:
             range(model.model.config.text_config.vocab_size)
         ),
         "pixels": scenes.preprocessing(model),
-        "still": {"files": list(figure.PAPERS), "alt": figure.draw(model, pairs[0], out)},
+        "still": figure.draw(model, pairs[0], out / "still.svg"),
         "files": {name: described(path, out) for name, path in loaded(out).items()},
         "twins": twins.search(model, pairs),
         "scenes": entries,

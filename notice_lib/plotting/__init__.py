@@ -1,8 +1,8 @@
 """Figures in one style: pairs, masks, image patches, heat maps, intervals and curves.
 
 Every function returns a complete figure with alt text (`AltFigure`), which a notebook shows if it
-is the value of a cell. Sizes are chosen for pages that are 5 inches wide, and half of that on a
-phone.
+is the value of a cell. Sizes are chosen for pages that are 728 pixels wide; on a phone, figures
+scroll sideways.
 """
 
 from .charts import curves, intervals, scatter, strips
@@ -10,6 +10,11 @@ from .clickable import CellNotes, ClickableFigure, clickable
 from .look import (
     COLOURS,
     COMPONENTS,
+    GREY,
+    INK,
+    ON_DARK,
+    ON_MAP,
+    PAPER,
     SERIES,
     TOWARDS,
     UNIT,
@@ -49,6 +54,11 @@ from .verdicts import verdict_rows
 __all__ = [
     "COLOURS",
     "COMPONENTS",
+    "GREY",
+    "INK",
+    "ON_DARK",
+    "ON_MAP",
+    "PAPER",
     "SERIES",
     "TOWARDS",
     "UNIT",

@@ -8,7 +8,18 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import NoticeError
-from .look import COLOURS, SERIES, UNIT, AltFigure, described, draw_legend, number, subplots
+from .look import (
+    COLOURS,
+    GREY,
+    INK,
+    SERIES,
+    UNIT,
+    AltFigure,
+    described,
+    draw_legend,
+    number,
+    subplots,
+)
 from .maps import head_name
 
 NAME_SIZE = 10
@@ -28,7 +39,7 @@ def strips(
     colours = colours or [COLOURS["clean"]] * len(groups)
     rng = np.random.default_rng(0)
     figure, axes = subplots(height=0.75 + 0.55 * len(groups))
-    axes.axvline(0, color="#444444", linewidth=1)
+    axes.axvline(0, color=GREY, linewidth=1)
     told = []
     for row, ((name, given), colour) in enumerate(zip(groups.items(), colours, strict=True)):
         values = np.asarray(given, float)
@@ -38,7 +49,7 @@ def strips(
         if not len(values):
             told.append(f"{name}: no values.")
             continue
-        axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color="black", lw=2.5)
+        axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=INK, lw=2.5)
         told.append(
             f"{name}: mean {number(values.mean())}, from {number(values.min())} to "
             f"{number(values.max())}, {len(values)} values."
@@ -77,7 +88,7 @@ def intervals(
     groups = _series(dict.fromkeys(rows["group"]))
     step = 0.7 / max(len(groups), 2)
     figure, axes = subplots(height=0.8 + len(names) * (0.14 + 0.14 * len(groups)))
-    axes.axvline(reference, color="#444444", linewidth=1)
+    axes.axvline(reference, color=GREY, linewidth=1)
     for i, (name, (colour, marker, _)) in enumerate(groups):
         part = rows[rows["group"] == name]
         at = [names.index(row) + step * (i - (len(groups) - 1) / 2) for row in part["name"]]
@@ -122,7 +133,7 @@ def scatter(
         told += f" [{number(interval[0])}, {number(interval[1])}]"
     figure, axes = subplots(height=4.0)
     for line in (axes.axhline, axes.axvline):
-        line(0, color="#888888", linewidth=0.8)
+        line(0, color=GREY, linewidth=0.8)
     axes.plot(both["a"], both["b"], "o", color=COLOURS["clean"], alpha=0.5, markersize=6)
     axes.set(xlabel=label_a, ylabel=label_b, title=f"{told}, {len(both)} sites")
     axes.margins(0.1)
@@ -130,7 +141,7 @@ def scatter(
     places, dots, letters = [], _in_points(axes, both), np.empty((0, 2))
     for key in marked:
         x, y = both.iloc[both.index.get_loc(key)]
-        axes.plot(x, y, "o", color=COLOURS["corrupt"], markersize=7, markeredgecolor="black")
+        axes.plot(x, y, "o", color=COLOURS["corrupt"], markersize=7, markeredgecolor=INK)
         letters = _write_name(axes, site_name(key), (x, y), dots, letters)
         places.append(f"{site_name(key)} at {number(x)}, {number(y)}")
     named = f" Named: {'; '.join(places)}." if places else ""
@@ -198,7 +209,7 @@ def curves(
         ends = [f"{number(y['estimate'].iloc[i])} at {y.index[i]:g}" for i in (0, -1)]
         told.append(f"{name}: {', '.join(ends)}.")
     for name, y in (references or {}).items():
-        axes.axhline(y, color="#444444", linewidth=1)
+        axes.axhline(y, color=GREY, linewidth=1)
         axes.annotate(
             name, (1, y), (0, 3), xycoords=("axes fraction", "data"),
             textcoords="offset points", ha="right", size=10,

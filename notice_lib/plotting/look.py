@@ -13,17 +13,35 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-WIDTH = 5.0
+WIDTH = 6.5
 """Width of all figures in inches; with one width, text has one size on the page."""
 
-DENSITY = 144
-"""Pixels of the page that an inch of a figure takes."""
+DENSITY = 112
+"""Pixels of the page that an inch of a figure takes: its text is as large as the page's."""
+
+SMALLEST = 0.74
+"""Figures shrink to this share of their width; on narrower screens they scroll sideways."""
 
 SHARPNESS = 2
-"""Pixels of a figure for one of the page, since most screens show that many."""
+"""Pixels of a figure's pictures for one of the page, since most screens show that many."""
+
+INK = "#000000"
+"""Colour of text and lines, matplotlib's own black; light on a dark page."""
+
+ON_MAP = "#111111"
+"""Black for marks on maps and pictures, which are as light on a dark page as on a white one."""
+
+GREY = "#888888"
+"""Colour of lines that guide the eye, on light and on dark pages."""
+
+PAPER = "#fffffe"
+"""Colour of what the ink stands on; white in pictures and maps is pure, so that it stays white."""
 
 COLOURS = {"clean": "#0072B2", "corrupt": "#D55E00", "blank": "#777777", "text": "#009E73"}
 """Colours of Okabe and Ito, which colour-blind readers can tell apart."""
+
+ON_DARK = {INK: "#e6e6e6", PAPER: "#14181e", COLOURS["clean"].lower(): "#3d9bd8"}
+"""What becomes of colours on a dark page; this blue is too dark for letters there."""
 
 SERIES = (
     ("#0072B2", "o", "-"),
@@ -31,7 +49,7 @@ SERIES = (
     ("#009E73", "^", "-."),
     ("#CC79A7", "D", ":"),
     ("#56B4E9", "v", (0, (5, 1, 1, 1, 1, 1))),
-    ("#000000", "P", (0, (1, 1))),
+    (INK, "P", (0, (1, 1))),
 )
 """Colour, marker and line style of each series; any of the three tells the series apart."""
 
@@ -66,11 +84,11 @@ def style():
     return mpl.rc_context(
         {
             "figure.dpi": DENSITY,
-            "figure.facecolor": "white",
+            "figure.facecolor": PAPER,
             "figure.constrained_layout.use": True,
             "figure.constrained_layout.w_pad": 0.07,
             "figure.constrained_layout.h_pad": 0.07,
-            "axes.facecolor": "white",
+            "axes.facecolor": PAPER,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlesize": 11,
@@ -81,6 +99,7 @@ def style():
             "ytick.labelsize": 10,
             "legend.fontsize": 10,
             "legend.frameon": False,
+            "svg.hashsalt": "notice",  # The same figure is the same file.
         }
     )
 
@@ -97,21 +116,44 @@ class AltFigure(Figure):
 
     alt = ""
 
+    def svg(self) -> str:
+        """Return the figure as SVG, whose colours follow a page from light to dark (`ON_DARK`)."""
+        file = io.StringIO()
+        with style():
+            self.savefig(file, format="svg", dpi=SHARPNESS * DENSITY, metadata={"Date": None})
+        return following_the_page(file.getvalue())
+
     def img(self) -> str:
-        """Return an HTML `<img>` with the figure as PNG and its alt text."""
-        png = io.BytesIO()
-        self.savefig(png, format="png", dpi=SHARPNESS * DENSITY)
-        data = base64.b64encode(png.getvalue()).decode()
+        """Return an HTML `<img>` with the figure as SVG and its alt text."""
+        data = base64.b64encode(self.svg().encode()).decode()
         alt, width = html.escape(self.alt), round(self.get_figwidth() * DENSITY)
         return (
-            f'<img alt="{alt}" src="data:image/png;base64,{data}" width="{width}" '
-            'style="max-width: 100%; height: auto">'
+            f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}" width="{width}" '
+            f'style="max-width: 100%; min-width: {SMALLEST * width:.0f}px; height: auto">'
         )
 
     def _ipython_display_(self) -> None:
         from IPython.display import publish_display_data
 
         publish_display_data({"text/html": self.img(), "text/plain": self.alt or repr(self)})
+
+
+def following_the_page(svg: str) -> str:
+    """Let the colours in `ON_DARK` of an SVG be other ones where the page around it is dark.
+
+    An SVG in an `<img>` has the colour scheme of the page's element (CSS `color-scheme`), not of
+    the reader's system, so that the figure follows the book's own switch.
+    """
+    names = {colour: f"--colour-{i}" for i, colour in enumerate(ON_DARK)}
+    light = "; ".join(f"{name}: {colour}" for colour, name in names.items())
+    dark = "; ".join(f"{names[colour]}: {other}" for colour, other in ON_DARK.items())
+    for colour, name in names.items():
+        svg = svg.replace(colour, f"var({name})")
+    rules = (
+        f":root {{{light}; fill: var({names[INK]})}} "  # matplotlib leaves black out
+        f"@media (prefers-color-scheme: dark) {{:root {{{dark}}}}}"
+    )
+    return svg.replace("<defs>", f"<style>{rules}</style><defs>", 1)
 
 
 def subplots(rows: int = 1, columns: int = 1, height: float = 3.0, **settings):
@@ -166,7 +208,7 @@ def draw_signed(axes, values: np.ndarray, limit: float):
     """
     values = np.asarray(values, float)
     drawn = axes.imshow(values, cmap=TOWARDS, vmin=-limit, vmax=limit, aspect="auto")
-    axes.patch.set(facecolor="white", hatch="////", edgecolor="#BBBBBB", linewidth=0)
+    axes.patch.set(facecolor=PAPER, hatch="////", edgecolor="#BBBBBB", linewidth=0)
     axes.spines[:].set_visible(False)
     rows, columns = np.nonzero(values < -limit * CLEARLY)
     draw_dashes(axes, rows, columns)
@@ -178,7 +220,7 @@ def draw_dashes(axes, rows: np.ndarray, columns: np.ndarray, scale: float = 1.0)
     outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
     axes.hlines(
         rows, columns - 0.2 * scale, columns + 0.2 * scale,
-        color="black", linewidth=1.2, path_effects=outline,
+        color=ON_MAP, linewidth=1.2, path_effects=outline,
     )  # fmt: skip
 
 
@@ -188,7 +230,7 @@ def draw_frames(axes, cells: Iterable[tuple[int, int]]) -> None:
     for row, column in cells:
         axes.add_patch(
             Rectangle(
-                (column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=2, edgecolor="black",
+                (column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=2, edgecolor=ON_MAP,
                 path_effects=outline, zorder=3, clip_on=False,
             )
         )  # fmt: skip

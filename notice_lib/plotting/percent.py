@@ -4,12 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import patheffects
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import NoticeError
 from .look import (
     CLEARLY,
+    ON_MAP,
+    PAPER,
     TOWARDS,
     AltFigure,
     described,
@@ -84,10 +85,10 @@ def percent_maps(
                 mark(axes, _places(part, (cells or {}).get((row, column), ())))
             told.append(f"{row}, {column}: {extremes(part, ' %')}.")
             if title:
-                axes.set_title(column, fontsize=10)
-        axes_row[0].set_ylabel(row.replace(" ", "\n"), fontsize=9)
+                axes.set_title(column, fontsize=11)
+        axes_row[0].set_ylabel(row.replace(" ", "\n"), fontsize=10)
     for axes in grid[-1]:
-        axes.set_xlabel(across, fontsize=9)
+        axes.set_xlabel(across, fontsize=10)
     _scale(figure, drawn, grid)
     notes = []
     if left and silent is not None:
@@ -95,7 +96,7 @@ def percent_maps(
     if any(table.reindex(kept).isna().any(axis=None) for table in tables):
         notes.append("Hatched: does not occur.")
     if notes:
-        figure.supxlabel("\n".join(notes), fontsize=8)
+        figure.supxlabel("\n".join(notes), fontsize=9)
     return described(figure, " ".join(filter(None, [finding, *told, *notes])))
 
 
@@ -118,30 +119,28 @@ def _scale(figure: AltFigure, drawn, grid) -> None:
         drawn, ax=grid, orientation="horizontal", shrink=0.8, aspect=30, fraction=0.3 * inch,
         pad=0.1 * inch, ticks=MaxNLocator(5),
     )  # fmt: skip
-    bar.ax.tick_params(labelsize=8)
-    bar.set_label("mean fraction recovered (%)", fontsize=9)
+    bar.ax.tick_params(labelsize=9)
+    bar.set_label("mean fraction recovered (%)", fontsize=10)
 
 
 def _draw(axes, part: pd.DataFrame, limit: float):
     """Draw one map, in percent, with its numbers; return it for a colour bar."""
     values = part.to_numpy(float)
     drawn = axes.imshow(values, cmap=TOWARDS, vmin=-limit, vmax=limit, aspect="auto")
-    axes.patch.set(facecolor="white", hatch="////", edgecolor="#BBBBBB", linewidth=0)
+    axes.patch.set(facecolor=PAPER, hatch="////", edgecolor="#BBBBBB", linewidth=0)
     axes.spines[:].set_color("#BBBBBB")
     thinned(axes.xaxis, part.columns, 12)
     thinned(axes.yaxis, part.index, 12)
-    axes.tick_params(labelsize=8, length=0)
+    axes.tick_params(labelsize=9, length=0)
     large = np.abs(np.nan_to_num(values)) >= PRINTED
     if len(part.columns) > NARROW:
         rows, columns = np.nonzero(large & (values < -limit * CLEARLY))
         draw_dashes(axes, rows, columns)
         return drawn
-    outline = [patheffects.withStroke(linewidth=1.5, foreground="white")]
     for i, j in np.argwhere(large):
         text = f"{values[i, j]:.0f}".replace("-", "\N{MINUS SIGN}")
-        axes.text(
-            j, i, text, ha="center", va="center", fontsize=6.5, color="black", path_effects=outline
-        )
+        colour = "white" if values[i, j] > 0.9 * limit else ON_MAP  # the darkest blue
+        axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
     return drawn
 
 
@@ -152,7 +151,7 @@ def _draw_dots(axes, cells: Cells) -> None:
             column + 0.38,
             row - 0.36,
             "o",
-            color="black",
+            color=ON_MAP,
             markersize=2.4,
             markeredgewidth=0,
             zorder=4,

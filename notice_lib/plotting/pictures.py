@@ -10,6 +10,7 @@ from ..pairs import SemanticPair
 from .look import (
     CLEARLY,
     COLOURS,
+    ON_MAP,
     TOWARDS,
     WIDTH,
     AltFigure,
@@ -175,7 +176,7 @@ def draw_overlay(axes, image: Image.Image, values: np.ndarray, mask, limit: floa
     height, width = image.height / values.shape[0], image.width / values.shape[1]
     draw_dashes(axes, (rows + 0.5) * height - 0.5, (columns + 0.5) * width - 0.5, width)
     if mask is not None and mask.any():
-        for colour, thickness in (("white", 3.5), ("black", 1.6)):
+        for colour, thickness in (("white", 3.5), (ON_MAP, 1.6)):
             axes.contour(np.asarray(mask, float), levels=[0.5], colors=colour, linewidths=thickness)
     return drawn
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import NoticeError
-from .look import COLOURS, AltFigure, described, number, subplots
+from .look import COLOURS, GREY, INK, PAPER, AltFigure, described, number, subplots
 
 UNITS = {
     "fraction of the total effect": ("fraction recovered (%)", 100),
@@ -80,13 +80,13 @@ def _draw_intervals(axes, place: int, of: pd.DataFrame, runs: list, unit: str, t
     factor, colour = UNITS[unit][1], COLOURS["clean"]
     bottom = place + top + (1 - top) * 0.85
     nothing = 1 if unit == "ratio" else 0
-    axes.vlines(nothing, place + top, bottom, color="#999999", linewidth=0.8, zorder=0)
-    axes.vlines(of["minimum"].iloc[0] * factor, place + top, bottom, color="#000000", linewidth=2)
+    axes.vlines(nothing, place + top, bottom, color=GREY, linewidth=0.8, zorder=0)
+    axes.vlines(of["minimum"].iloc[0] * factor, place + top, bottom, color=INK, linewidth=2)
     for one in of.dropna(subset="estimate").itertuples():
         at = place + top + (1 - top) * 0.85 * (runs.index(one.label) + 0.5) / len(runs)
         if not np.isnan(one.low):
             axes.hlines(at, one.low * factor, one.high * factor, color=colour, linewidth=1.6)
-        fill = "white" if one.chose else colour
+        fill = PAPER if one.chose else colour
         axes.plot(
             one.estimate * factor, at, "o", markersize=5, markeredgecolor=colour,
             markerfacecolor=fill, markeredgewidth=1.4,
@@ -102,7 +102,7 @@ def _draw_counts(axes, place: int, of: pd.DataFrame) -> str:
         said += f"; as many by chance in {chance} of draws"
     axes.text(
         0, place + 0.5, said, transform=axes.get_yaxis_transform(), va="top", size=8,
-        color="#444444",
+        color=GREY,
     )  # fmt: skip
     return said
 

@@ -16,6 +16,7 @@ from sphinx.application import Sphinx
 
 STATE = "application/vnd.jupyter.widget-state+json"
 PICTURE = re.compile(r'src="data:image/(png|jpeg|svg\+xml);base64,([^"]+)"')
+EMBEDDED = re.compile(r'href="data:image/png;base64,([^"]+)"')  # as matplotlib writes them
 # A word of a signature in the reference, which is coloured by the outer span.
 WORD = re.compile(r'(<span class="[\w -]+">)<span class="pre">([^<]*)</span></span>')
 MOST_LOSSLESS = 100_000  # bytes; more have only figures full of pictures
@@ -39,10 +40,22 @@ def as_webp(png: bytes) -> bytes:
     return smaller.getvalue()
 
 
+def with_webp(svg: bytes) -> bytes:
+    """An SVG with its pictures as WebP."""
+
+    def smaller(found: re.Match[str]) -> str:
+        webp = as_webp(base64.b64decode(found[1]))
+        return f'href="data:image/webp;base64,{base64.b64encode(webp).decode()}"'
+
+    return EMBEDDED.sub(smaller, svg.decode()).encode()
+
+
 def as_file(match: re.Match[str], folder: Path, address: str) -> str:
     """Write a picture that a page holds as base64 into a folder; return its `src`."""
     content, kind = base64.b64decode(match[2]), match[1].removesuffix("+xml")
-    if kind == "png":
+    if kind == "svg":
+        content = with_webp(content)
+    elif kind == "png":
         content, kind = as_webp(content), "webp"
     name = f"{hashlib.sha256(content).hexdigest()[:20]}.{kind}"
     folder.mkdir(exist_ok=True)
