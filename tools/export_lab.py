@@ -4,8 +4,8 @@
     python tools/export_lab.py llava-mini
 
 It writes into book/assets/lab/NAME two ONNX graphs, images of some pairs and where heads look in
-them, what was measured on many pairs, a still picture, and manifest.json, which names the weights by
-their hash and every file with its size. It needs the extra `lab`:
+them, what was measured on many pairs, a still picture, and manifest.json, which names the weights
+by their hash and every file with its size. It needs the extra `lab`:
 
     .venv/bin/pip install --editable '.[lab]' --constraint constraints.txt
 """
