@@ -8,7 +8,7 @@ import pytest
 
 from tools.course import fence
 from tools.course.by_hand import LIBRARY
-from tools.course.fence import SYSTEM, WORK, Limits, Unfenced, check_fence, run_fenced
+from tools.course.fence import ALLOW, SYSTEM, WORK, Limits, Unfenced, check_fence, run_fenced
 
 
 @pytest.mark.parametrize(
@@ -97,5 +97,6 @@ def test_without_a_whole_fence_nothing_runs(monkeypatch):
     with pytest.raises(Unfenced, match="no_such_tool"):
         check_fence()
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(Unfenced, match="unshare is missing"):
+    with pytest.raises(Unfenced, match="unshare is missing") as refused:
         check_fence()
+    assert ALLOW in str(refused.value)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools.course.fence import ALLOW
 from tools.prepare_notebooks import notebooks
 
 ROOT = Path(__file__).parents[1]
@@ -110,6 +111,18 @@ def test_commands_exist(job):
             assert re.search(rf"^{command}\)$", RUN, re.MULTILINE), command
         for path in re.findall(r"\btools/[\w./]+", script):
             assert (ROOT / path).is_file(), path
+
+
+def test_ubuntu_allows_the_fence_before_its_tests_run_and_the_page_says_how():
+    fenced = [r"\./run test\b", r"\./run unit\b", r"\./run versions\b"]
+    seen = 0
+    for job in jobs():
+        ran = scripts(job.values[0])
+        tests = [i for i, script in enumerate(ran) if re.search("|".join(fenced), script)]
+        seen += len(tests)
+        assert all(ALLOW in ran[:at] for at in tests), job.id
+    assert seen == 4
+    assert f"`{ALLOW}`" in (ROOT / "book" / "course" / "graded_week.md").read_text()
 
 
 def test_every_supported_python_is_tested():

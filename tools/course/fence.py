@@ -72,6 +72,10 @@ SAID = 10_000
 """How many of the last bytes that a program printed are looked at."""
 
 
+ALLOW = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+"""What lets ordinary users make a fence on Ubuntu 24.04, whose AppArmor refuses it by default."""
+
+
 class Unfenced(RuntimeError):
     """No fence can be made here."""
 
@@ -99,7 +103,8 @@ def check_fence() -> None:
     if why:
         raise Unfenced(
             "Submissions run behind a fence of Linux namespaces, which this system does not allow "
-            f"({why}). Grade on a Linux that has util-linux and unprivileged user namespaces."
+            f"({why}). Grade on a Linux that has util-linux and unprivileged user namespaces. "
+            f"Ubuntu refuses these until you run `{ALLOW}`; or grade as root."
         )
 
 
