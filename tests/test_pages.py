@@ -16,7 +16,7 @@ from PIL import Image
 from sphinx import addnodes
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from tools.pages import folds, formulas, moved, place, tables, weight
+from tools.pages import alts, folds, formulas, moved, place, tables, weight
 from tools.pages.number_style import written
 
 ROOT = Path(__file__).parents[1]
@@ -359,3 +359,19 @@ def test_pictures_become_files_and_idle_spans_and_states_of_widgets_go(tmp_path)
         assert written.convert("RGB").tobytes() == pixels.tobytes()
     assert (tmp_path / "_images" / name).stat().st_size < len(png.getvalue())
     assert context["script_files"] == [other, "plain.js"]
+
+
+def test_the_alt_text_of_a_figure_begins_with_its_captions_finding():
+    """Also if nothing or another figure is between, and not twice."""
+    caption = "<p><strong>Figure 1.{}.</strong> <em>{}</em> How to read it.</p>"
+    body = (
+        '<img alt="a logo"><img width="7" alt="Two maps." src="x"><p>Text.</p>'
+        + caption.format(1, "The <b>last</b> &lt;layer&gt; decides.")
+        + '<img alt="All heads. Dots.">'
+        + caption.format(2, "All heads.")
+        + caption.format(3, "Nothing above.")
+    )
+    found = alts.with_findings(body)
+    texts = ["a logo", "The last &lt;layer&gt; decides. Two maps.", "All heads. Dots."]
+    assert re.findall('alt="(.*?)"', found) == texts
+    assert re.sub('alt=".*?"', "", found) == re.sub('alt=".*?"', "", body)

@@ -16,11 +16,11 @@ MINUS = "\N{MINUS SIGN}"
         (0.305, 1, "+", "+30.5 %"),
         (-0.125, 1, "", f"{MINUS}12.5 %"),
         (-0.0001, 0, "", "0 %"),
-        (-0.0001, 1, "+", "+0.0 %"),
+        (-0.0001, 1, "+", "0.0 %"),
         (np.float32(1), 0, "", "100 %"),
     ],
 )
-def test_a_share_in_percent_has_a_minus_and_no_minus_zero(share, digits, sign, told):
+def test_a_share_in_percent_has_a_minus_and_no_sign_at_zero(share, digits, sign, told):
     assert plotting.in_percent(share, digits, sign) == told
 
 

@@ -28,6 +28,7 @@ LINKING = (
     "README.md",
     "CITATION.cff",
     "pyproject.toml",
+    "book/00_welcome.md",
     "book/how_do_i.md",
     "book/runtimes.md",
 )

@@ -190,7 +190,9 @@ def number(value: float) -> str:
 
 def in_percent(share: float, digits: int = 0, sign: str = "") -> str:
     """Format a share in percent: 0.305 is "30 %", or "+30.5 %" with one digit and the sign "+"."""
-    rounded = round(100 * float(share), digits) + 0.0  # no "-0"
+    rounded = round(100 * float(share), digits)
+    if not rounded:
+        rounded, sign = 0.0, ""  # neither "-0" nor "+0"
     return f"{rounded:{sign}.{digits}f} %".replace("-", "\N{MINUS SIGN}")
 
 

@@ -7,6 +7,7 @@ and old addresses.
 from sphinx.application import Sphinx
 
 from tools.pages import (
+    alts,
     citations,
     folds,
     formulas,
@@ -23,7 +24,7 @@ from tools.pages import (
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect each part; Sphinx calls this for the extension `tools.pages` in _config.yml."""
     parts = (
-        citations, folds, formulas, moved, number_style, place, quiz, slides, tables, weight,
+        alts, citations, folds, formulas, moved, number_style, place, quiz, slides, tables, weight,
     )  # fmt: skip
     for part in parts:
         part.connect(app)
