@@ -90,6 +90,7 @@ RIGHT = {
         "answer-three_parts": PARTS,
         "answer-p_value": P_VALUE,
         "answer-looks_matters_missed": LOOKS,
+        "written-plan": "By scene, against flips of its sign, from 2 % on.",
         "written-verdict": "In this checkpoint only.",
     },
 }

@@ -60,6 +60,32 @@ def test_the_points_that_pages_name_are_those_of_the_cells(problem_set):
     assert len(rubric) == written
 
 
+@pytest.mark.parametrize(
+    ("problem_set", "first"), [("problem_set_1", "prediction"), ("problem_set_2", "plan")]
+)
+def test_what_must_come_before_the_numbers_is_asked_before_them(problem_set, first):
+    """A prediction and a plan earn their point by their reasons, and only ahead of the result."""
+    cells = for_students(problem_set).cells
+    names = [cell.metadata.nbgrader.grade_id for cell in cells]
+    at = names.index(f"written-{first}")
+    assert cells[at].metadata.nbgrader.points == 1
+    measured = PROBLEM_SETS[problem_set][-1].name
+    assert at < names.index(f"answer-{measured}")
+    plan = (ROOT / "book" / "course" / "graded_week.md").read_text()
+    number = problem_set[-1]
+    assert re.search(rf"^\| points \|.* problem set {number}, \*{first}\* and ", plan, re.MULTILINE)
+
+
+def test_set_2_leaves_unit_null_and_threshold_to_the_student():
+    (asked,) = (
+        cell.source for cell in for_students("problem_set_2").cells if "Plan first" in cell.source
+    )
+    for word in ("*unit*", "*null*", "*smallest effect*", "a reason for each"):
+        assert word in asked
+    for chosen in ("scene", "flip", "random head"):
+        assert chosen not in asked
+
+
 def test_locked_cells_are_graded_as_they_were_issued(tmp_path):
     path = hand_in(
         tmp_path, "ada", FIRST, {"given-2": "def difference(*_): return 1", "test-p_value": "0"}
