@@ -106,6 +106,7 @@ def kept():
             "near miss": (right | {"x[0, [3]]": False}, "1 of the 4 answers"),
             "shortcut": (dict.fromkeys(right, False), "2 of the 4 answers"),
         },
+        ("Zeros came out, since a slice shares the memory of the tensor.",),
     )
 
 

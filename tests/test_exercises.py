@@ -95,11 +95,21 @@ def test_a_plan_keeps_the_pairs_of_a_scene_together(entry, words):
         ("why " * 20, "Not yet: say in a sentence"),
     ],
 )
-def test_the_list_that_is_made_twice_is_explained(why, words):
+def test_the_list_that_is_made_twice_and_the_hook_without_clone_are_explained(why, words):
     case = CASES["selection.check_repeated"]()
     expected, _, arrays = case.given
     verdict = CHECKS["selection.check_repeated"](case.right, expected, why, arrays)
     assert verdict.startswith(words)
+    verdict = CHECKS["primer.check_kept"](CASES["primer.check_kept"]().right, why)
+    assert verdict.startswith(words.replace("write why", "write what"))
+
+
+def test_students_read_the_runs_of_the_other_trainings_themselves():
+    """The question asks about them, so no solution may be the only place that knows them."""
+    (*own, solution) = next(one.cells for one in EXERCISES if one.number == "5.5")
+    (at,) = (i for i, cell in enumerate(own) if "universal.csv" in cell.source)
+    assert "exercises.check_repeated" in own[at - 1].source
+    assert "universal.csv" not in solution.source
 
 
 def test_the_question_of_the_review_has_the_rubric():

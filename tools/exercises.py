@@ -24,7 +24,8 @@ LETTERS = "ABCDEFGHI"
 PAGE = """# Exercises
 
 Every exercise has a question, hints, a cell for your answer, a check that says what is wrong with
-it and never what is right, and a solution that says why. "Create" means open: predict, then test.
+it and never what is right, and a solution that says why. "Create" means open; most
+ask you to predict first.
 
 **Table 1.** *What you will be able to do, and where you practise it.*
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from .verdict import NotYet, check, entry, filled, tried, true_or_false
+from .verdict import NotYet, check, entry, explained, filled, tried, true_or_false
 
 LOGITS = (2.0, 1.0, 0.5, 0.0)
 ADDED = {
@@ -73,8 +73,13 @@ KEEP = {
 
 
 @check
-def check_kept(survives: Mapping[str, bool]) -> str:
-    """1.3: which ways to keep a part of a tensor survive that it is overwritten in place."""
+def check_kept(survives: Mapping[str, bool], why: str) -> str:
+    """1.3: which ways to keep a part of a tensor survive that it is overwritten in place.
+
+    Args:
+        survives: whether each way does.
+        why: what a hook without `clone()` keeps, and why; only its form is checked.
+    """
     truth = {}
     for way, keep in KEEP.items():
         activation = torch.arange(12.0).reshape(1, 6, 2) + 1
@@ -84,4 +89,5 @@ def check_kept(survives: Mapping[str, bool]) -> str:
         truth[way] = torch.equal(kept, before)
     filled(survives)
     true_or_false(survives, truth)
+    explained(why, "what came out without `.clone()`, and why")
     return "All four were tried on a tensor that was then set to zero."

@@ -8,7 +8,18 @@ from scipy.stats import false_discovery_control
 
 from ..heads import fewest_scenes, sign_flip_test, two_sd
 from .by_hand import without_fewest_scenes
-from .verdict import NotBegun, NotYet, check, entry, filled, near, number, refuse_slips, tried
+from .verdict import (
+    NotBegun,
+    NotYet,
+    check,
+    entry,
+    explained,
+    filled,
+    near,
+    number,
+    refuse_slips,
+    tried,
+)
 
 
 @check
@@ -114,9 +125,6 @@ def check_plan(passing: int, plan: Mapping[str, Any], effects: np.ndarray) -> st
     raise NotYet(f"by this plan it is not {found:g}.")
 
 
-FEWEST_WORDS = 8
-
-
 @check
 def check_repeated(shared: int, expected: int, why: str, arrays: Sequence[np.ndarray]) -> str:
     """5.5: how many heads the paper's rule calls universal in both of two halves.
@@ -133,10 +141,7 @@ def check_repeated(shared: int, expected: int, why: str, arrays: Sequence[np.nda
     first, second = (_universal(half) for half in halves(arrays))
     both = int((first & second).sum())
     if found == both:
-        if why is None:
-            raise NotBegun("write why the two lists differ or agree.")
-        if not isinstance(why, str) or len(set(why.lower().split())) < FEWEST_WORDS:
-            raise NotYet("say in a sentence why the two lists differ or agree.")
+        explained(why, "why the two lists differ or agree")
         return (
             f"You expected {said:g}. One half calls {first.sum()} heads universal, the other "
             f"{second.sum()}."

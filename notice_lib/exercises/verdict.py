@@ -119,6 +119,18 @@ def true_or_false(answer: Any, truth: Mapping[str, bool]) -> None:
         raise NotYet(f"{wrong} of the {len(truth)} answers {'is' if wrong == 1 else 'are'} wrong.")
 
 
+FEWEST_WORDS = 8
+"""Different words of a sentence that gives a reason."""
+
+
+def explained(why: Any, what: str) -> None:
+    """Ask for a sentence on why something is so; only its form is checked."""
+    if why is None:
+        raise NotBegun(f"write {what}.")
+    if not isinstance(why, str) or len(set(why.lower().split())) < FEWEST_WORDS:
+        raise NotYet(f"say in a sentence {what}.")
+
+
 def filled(answer: Any) -> None:
     """Ask for a dictionary in which not everything is None."""
     if not isinstance(answer, Mapping):
