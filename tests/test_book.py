@@ -35,6 +35,7 @@ PATH = CHAPTERS[:9]
 PAPER = {"width": 718, "height": 1000}  # A4 without its margins
 FOLDS = (
     "How this was computed",
+    "The check",
     "Hint",
     "Stronger hint",
     "Solution and why",

@@ -40,6 +40,7 @@ def percent_maps(
     framed: Mapping[tuple[str, str], Cells] | None = None,
     dotted: Mapping[tuple[str, str], Cells] | None = None,
     limit: float | None = None,
+    label: str = "mean fraction recovered (%)",
 ) -> AltFigure:
     """Draw maps of fractions in percent: blue is towards the clean answer, orange away from it.
 
@@ -58,6 +59,7 @@ def percent_maps(
             title): cells}.
         dotted: cells to mark with a dot in their corner.
         limit: the colours range from -limit to limit, a fraction; by default the largest one.
+        label: name and unit of the values.
 
     Raises:
         NoticeError: there are no panels.
@@ -89,7 +91,7 @@ def percent_maps(
         axes_row[0].set_ylabel(row.replace(" ", "\n"), fontsize=10)
     for axes in grid[-1]:
         axes.set_xlabel(across, fontsize=10)
-    _scale(figure, drawn, grid)
+    _scale(figure, drawn, grid, label)
     notes = []
     if left and silent is not None:
         notes.append(f"Left out, below {100 * silent:g} % everywhere: {', '.join(left)}.")
@@ -112,7 +114,7 @@ def rows_kept(tables: Sequence[pd.DataFrame], silent: float = 0.0) -> list:
     return [label for label in every if size[label] >= silent] or every[:1]
 
 
-def _scale(figure: AltFigure, drawn, grid) -> None:
+def _scale(figure: AltFigure, drawn, grid, label: str) -> None:
     """Draw the colour bar below the panels."""
     inch = 1 / figure.get_figheight()
     bar = figure.colorbar(
@@ -120,7 +122,7 @@ def _scale(figure: AltFigure, drawn, grid) -> None:
         pad=0.1 * inch, ticks=MaxNLocator(5),
     )  # fmt: skip
     bar.ax.tick_params(labelsize=9)
-    bar.set_label("mean fraction recovered (%)", fontsize=10)
+    bar.set_label(label, fontsize=10)
 
 
 def _draw(axes, part: pd.DataFrame, limit: float):

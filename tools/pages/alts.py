@@ -6,7 +6,7 @@ import re
 from docutils import nodes
 from sphinx.application import Sphinx
 
-CAPTION = re.compile(r"<strong>Figure \d+\.\d+\.</strong>\s*<em>(.*?)</em>", re.DOTALL)
+CAPTION = re.compile(r"<strong>Figure \d+(?:\.\d+)?\.</strong>\s*<em>(.*?)</em>", re.DOTALL)
 ALT = re.compile(r'<img\b[^>]*?\balt="([^"]*)"')
 TAG = re.compile(r"<[^>]*>")
 

@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
-CAPTION = re.compile(r"<p>(<strong>(Figure|Table) (\d+\.\d+)\.)")
+CAPTION = re.compile(r"<p>(<strong>(Figure|Table) (\d+(?:\.\d+)?)\.)")
 # A table, and the first caption below it, if no other table is between.
 NAMED = re.compile(r'<table(?=(?:(?!<table).)*?id="(table-[\d.]+)")', re.DOTALL)
 NUMBER = re.compile(r"[+\N{MINUS SIGN}-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?: ?%)?")
