@@ -74,9 +74,9 @@ def seeds():
         by_luck,
         {
             "wrong type": (lambda k, n: "rare", "one number"),
-            "constant": (lambda k, n: 0.05, "for k = 1"),
+            "constant": (lambda k, n: 0.05, "for k = 1 and n = 3 it is not 0.05"),
             "near miss": (lambda k, n: by_luck(k, n, k), "exactly k"),
-            "shortcut": (lambda k, n: 0.05**k, "for k = 1"),
+            "shortcut": (lambda k, n: 0.05**k, "for k = 1 and n = 3"),
         },
         rounded=lambda k, n: float(f"{by_luck(k, n):.3g}"),
     )

@@ -33,7 +33,7 @@ def prior():
         each.abs().mean(),
         {
             "wrong type": (each, "one number"),
-            "constant": (0.0, "its size, then the mean"),
+            "constant": (0.0, "3 pairs it is not 0.00 logits"),
             "near miss": (each.mean(), "opposite preferences"),
             "shortcut": ((table["L"] - table["L*"]).abs().mean() / 2, "what the picture does"),
         },

@@ -24,6 +24,7 @@ def share():
             ),
             "shortcut": (min, "does not give 0.1"),
         },
+        rounded=lambda given: None if (s := smallest_share(given)) is None else round(s, 2),
     )
 
 

@@ -5,7 +5,7 @@ from math import ceil, log2
 
 import numpy as np
 import pandas as pd
-from exercise_answers import Answers, answers
+from exercise_answers import Answers, answers, of_kinds
 from scipy.stats import false_discovery_control
 
 from notice_lib import heads
@@ -14,8 +14,11 @@ from notice_lib.exercises import selection
 
 @answers("selection.check_scenes")
 def enough_scenes():
+    def right(n_heads, level):
+        return ceil(1 + log2(n_heads / level))
+
     return Answers(
-        lambda n_heads, level: ceil(1 + log2(n_heads / level)),
+        right,
         {
             "wrong type": (lambda *_: "many", "one number"),
             "constant": (lambda *_: 11, "144 heads"),
@@ -24,6 +27,7 @@ def enough_scenes():
             "the library's": (heads.fewest_scenes, "by hand"),
             "the library's in disguise": (lambda *given: heads.fewest_scenes(*given), "by hand"),
         },
+        forms=of_kinds(right),
     )
 
 
@@ -87,6 +91,7 @@ def planned():
             "shortcut": (against_zero, "against your minimum"),
         },
         (PLAN, drawn_effects()),
+        forms=of_kinds(right),
     )
 
 
@@ -111,6 +116,7 @@ def repeated():
             "shortcut": (either, "half"),
         },
         (1, WHY, arrays),
+        forms=of_kinds(right),
     )
 
 

@@ -5,7 +5,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import torch
-from exercise_answers import Answers, answers, blip, head_sites, worked_pair, worked_set
+from exercise_answers import (
+    Answers,
+    answers,
+    blip,
+    head_sites,
+    of_kinds,
+    worked_pair,
+    worked_set,
+)
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -102,8 +110,8 @@ def mixed():
         right,
         {
             "wrong type": ("wide", "one number"),
-            "constant": (0.0, "then the standard deviation"),
-            "near miss": (right**2, "then the standard deviation"),
+            "constant": (0.0, "rows is not 0.00 logits"),
+            "near miss": (right**2, "the spread over these 36 rows"),
             "shortcut": (table.effect.std(), "with the same draw"),
         },
         (table, 3),
@@ -157,6 +165,7 @@ def must_pass():
             "near miss": (lambda n: needed(n, level=0.9), "whose interval starts"),
             "shortcut": (lambda n: int(0.8 * n) + 1, "for n = 5"),
         },
+        forms=of_kinds(needed),
     )
 
 
@@ -218,6 +227,7 @@ def overlooked():
                 "by the estimate",
             ),
         },
+        rounded=lambda *given: round(missed(*given), 1),
     )
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from notice_lib import load_model, load_pairs, site_grid
 from notice_lib.exercises.pairs import difference_of
 from notice_lib.patching import answer_of
@@ -22,12 +24,23 @@ class Answers:
         refused: {kind of answer: (the answer, words of the verdict)}.
         given: what else the check takes.
         rounded: the right answer as a reader would round it, where it has numbers.
+        forms: the right answer as other kinds of number, where it counts something.
     """
 
     right: Any
     refused: Mapping[str, tuple[Any, str]]
     given: tuple = ()
     rounded: Any = None
+    forms: tuple = ()
+
+
+def of_kinds(count: int | Callable) -> tuple:
+    """A count, or a function that returns one or None, as a float and as NumPy's integer."""
+
+    def returning(kind: Callable) -> Callable:
+        return lambda *given: None if (found := count(*given)) is None else kind(found)
+
+    return tuple(returning(one) if callable(count) else one(count) for one in (float, np.int64))
 
 
 CASES: dict[str, Callable[[], Answers]] = {}

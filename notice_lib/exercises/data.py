@@ -36,7 +36,7 @@ def check_prior(value: float, table: pd.DataFrame) -> None:
         "that is what the picture does; take the sum.": (table["L"] - table["L*"]).abs().mean() / 2,
     }
     refuse_slips(found, slips)
-    raise NotYet("(L + L*) / 2 for each pair, its size, then the mean.")
+    raise NotYet(f"on average over these {len(table)} pairs it is not {found:.2f} logits.")
 
 
 @check

@@ -21,12 +21,13 @@ def check_share(function: Callable[[Mapping[float, float]], float | None]) -> No
         ({0.1: 0.99, 0.3: 0.95}, None),
         ({0.7: 0.5, 0.1: 0.7}, 0.1),
         ({0.2: 0.9, 0.4: 0.89}, 0.4),
+        ({1 / 3: 0.95, 2 / 3: 0.85}, 2 / 3),
     ]
     for given, wanted in cases:
         found = called(function, given)
         if found is None and wanted is None:
             continue
-        if found is None or wanted is None or not near(number(found), wanted, 0.001):
+        if found is None or wanted is None or not near(number(found), wanted):
             raise NotYet(f"{given} does not give {found}.")
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from hashlib import sha256
+from itertools import product
 
 import numpy as np
 import torch
@@ -104,18 +106,21 @@ def _effects(vlm: VLM, pairs: PairSet, layer: int) -> list[float]:
     return table.set_index("head").effect.loc[range(vlm.n_heads)].tolist()
 
 
-_HOLDS = {
-    "A": True,
-    "B": False,
-    "C": False,
-    "D": True,
-    "E": False,
-    "F": True,
-}
-"""Whether the statements about a map, on sign, scale and mean, are true."""
+_HOLDS = "0435570a21580be9"
+"""Stands for the statements about a map that are true, and does not say which."""
+
+
+def _true_statements() -> dict[str, bool]:
+    """Whether each of the statements A to F is true, by trying what `_HOLDS` may stand for."""
+    for values in product((True, False), repeat=6):
+        truth = dict(zip("ABCDEF", values, strict=True))
+        named = "4.4: " + " ".join(letter for letter in truth if truth[letter])
+        if sha256(named.encode()).hexdigest().startswith(_HOLDS):
+            return truth
+    raise AssertionError("no set of statements has this hash")
 
 
 @check
 def check_statements(holds: Mapping[str, bool]) -> None:
     """4.4: which statements about a map are true."""
-    true_or_false(holds, _HOLDS)
+    true_or_false(holds, _true_statements())

@@ -24,7 +24,7 @@ def check_mixed(value: float, table: pd.DataFrame, draws: int) -> None:
         return
     slips = {"that is with the same draw; take the next one's.": table.effect.std()}
     refuse_slips(found, slips)
-    raise NotYet("L' of a row minus L* of its pair's next draw, then the standard deviation.")
+    raise NotYet(f"the spread over these {len(table)} rows is not {found:.2f} logits.")
 
 
 @check

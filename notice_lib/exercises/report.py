@@ -11,21 +11,27 @@ from .verdict import NotYet, check, entry, filled, number, tried
 def check_luck(function: Callable[[int, int], float]) -> None:
     """8.1: the probability that at least k of n seeds show by luck what is false."""
     cases = [(1, 1), (1, 3), (2, 3), (3, 3), (2, 5)]
-    found = [number(tried(function, k, n)) for k, n in cases]
-
-    def exactly(k: int, n: int) -> float:
-        return comb(n, k) * 0.05**k * 0.95 ** (n - k)
-
-    def all_near(values: list[float]) -> bool:
-        return all(
-            abs(one - value) <= 0.02 * value for one, value in zip(found, values, strict=True)
-        )
-
-    if all_near([sum(exactly(i, n) for i in range(k, n + 1)) for k, n in cases]):
+    found = {case: number(tried(function, *case)) for case in cases}
+    wrong = [(k, n) for k, n in cases if not _alike(found[k, n], _at_least(k, n))]
+    if not wrong:
         return
-    if all_near([exactly(k, n) for k, n in cases]):
+    if all(_alike(found[k, n], _exactly(k, n)) for k, n in cases):
         raise NotYet("this is exactly k; add the cases with more.")
-    raise NotYet("for k = 1 it is 1 minus the probability that none shows it.")
+    k, n = wrong[0]
+    raise NotYet(f"for k = {k} and n = {n} it is not {found[k, n]:.4g}.")
+
+
+def _alike(found: float, wanted: float) -> bool:
+    """Whether two probabilities agree within 2 %, since small ones are rounded, too."""
+    return abs(found - wanted) <= 0.02 * wanted
+
+
+def _exactly(k: int, n: int) -> float:
+    return comb(n, k) * 0.05**k * 0.95 ** (n - k)
+
+
+def _at_least(k: int, n: int) -> float:
+    return sum(_exactly(i, n) for i in range(k, n + 1))
 
 
 @check
