@@ -1,8 +1,10 @@
 """Answers to the exercises on defects and outliers."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
-from exercise_answers import Answers, answers, blip, by_hooks, worked_set
+from exercise_answers import Answers, answers, behind_a_hook, blip, by_hooks, worked_set
 
 from notice_lib import Site, effects, sweep
 
@@ -99,6 +101,7 @@ def repaired():
             "near miss": (suspect, "what the suspect gives"),
             "the wrong sign": (lambda *place: -effect_by_hand(*place), "is not"),
             "shortcut": (by_sweep, "by hand"),
+            "another shortcut": (behind_a_hook(cache(effect_by_hand)), "with other weights"),
         },
         (suspect, blip(), worked_set()),
         rounded=lambda *place: round(effect_by_hand(*place), 3),

@@ -4,6 +4,7 @@ import torch
 from exercise_answers import (
     Answers,
     answers,
+    behind_a_hook,
     blip,
     by_hooks,
     head_sites,
@@ -57,6 +58,7 @@ def noising_by_hand():
             "shortcut": (by_library, "by hand"),
             "another shortcut": (by_reference, "by hand"),
             "a third": (looked_up(), "no hook was registered"),
+            "a fourth": (behind_a_hook(looked_up()), "with other weights"),
         },
         (blip(), worked_set(), head_sites()),
         rounded=lambda *place: round(noising(*place), 2),

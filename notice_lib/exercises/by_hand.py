@@ -34,6 +34,25 @@ def without_fewest_scenes() -> Iterator[None]:
 
 
 @contextmanager
+def louder(module: torch.nn.Linear) -> Iterator[None]:
+    """Within this block a linear map writes more, so that what was stored before is wrong.
+
+    What it reads stays the same, so an activation that was kept before is still right.
+    """
+    weight = module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight.mul_(1.5)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            module.weight.copy_(weight)
+
+
+STORED = "with other weights this function gives another number than a sweep; patch at each call."
+
+
+@contextmanager
 def by_hand() -> Iterator[list[torch.nn.Module]]:
     """Within this block nothing patches but hooks; the list gets every module that is hooked."""
     hooked: list[torch.nn.Module] = []

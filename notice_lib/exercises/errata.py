@@ -7,8 +7,8 @@ import pandas as pd
 
 from ..models import VLM
 from ..pairs import PairSet
-from ..patching import Site, effects, sweep
-from .by_hand import by_hand
+from ..patching import Site, effects, logit_difference, sweep
+from .by_hand import STORED, by_hand, louder
 from .verdict import NotBegun, NotYet, called, check, members, near, number, tried
 
 
@@ -112,14 +112,35 @@ def check_repaired(function: Callable, suspect: Callable, vlm: VLM, pair: PairSe
     for at in table.effect.abs().nlargest(3).index:
         row = table.loc[at]
         place = int(row.layer), int(row["head"]), int(row.position)
-        with by_hand() as hooked:
-            found = number(tried(function, *place), "in logits")
-        if not hooked:
-            raise NotYet("no hook was registered, so nothing was patched.")
+        found = _by_hand(function, place)
         if abs(found - row.effect) <= ROUNDED:
             continue
         where = f"L{place[0]}.H{place[1]} at token {place[2]}"
         if abs(found - called(suspect, *place)) <= ROUNDED:
             raise NotYet(f"{where}: this is what the suspect gives.")
         raise NotYet(f"{where} is not {found:+.3f}.")
+    _refuse_stored(function, vlm, pair, table)
     return "The three heads that move most agree with a sweep."
+
+
+def _by_hand(function: Callable, place: tuple[int, int, int]) -> float:
+    """What a function returns for (layer, head, position), if it has patched by itself."""
+    with by_hand() as hooked:
+        found = number(tried(function, *place), "in logits")
+    if not hooked:
+        raise NotYet("no hook was registered, so nothing was patched.")
+    return found
+
+
+def _refuse_stored(function: Callable, vlm: VLM, pair: PairSet, table: pd.DataFrame) -> None:
+    """Refuse numbers that were computed before, by changing weights behind the strongest head."""
+    row = table.loc[table.effect.abs().idxmax()]
+    place = int(row.layer), int(row["head"]), int(row.position)
+    before = logit_difference(table, "corrupt")[row.name]
+    with louder(vlm.hook_point(vlm.image_component, place[0]).module):
+        now = effects(sweep(vlm, pair, [Site(vlm.image_component, *place)]).table())
+        found = _by_hand(function, place)
+    effect, corrupt = now.effect.item(), logit_difference(now, "corrupt").item()
+    # A reader may subtract the L* that the page has computed.
+    if min(abs(found - effect), abs(found - effect - corrupt + before)) > ROUNDED:
+        raise NotYet(STORED)

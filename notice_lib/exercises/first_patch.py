@@ -8,7 +8,7 @@ from ..choices import Direction
 from ..models import VLM
 from ..pairs import PairSet
 from ..patching import Circuit, Site, effects, logit_difference, site_grid, sweep
-from .by_hand import by_hand
+from .by_hand import STORED, by_hand, louder
 from .verdict import (
     NotBegun,
     NotYet,
@@ -58,7 +58,22 @@ def check_noising(function: Callable, vlm: VLM, pair: PairSet, sites: Sequence[S
         }
         refuse_slips(found, {f"{where}: {why}": wrong for why, wrong in slips.items()})
         raise NotYet(f"{where} is not {found:+.2f}.")
+    _refuse_stored(function, vlm, pair, noised)
     return "Only the two runs changed places."
+
+
+def _refuse_stored(function: Callable, vlm: VLM, pair: PairSet, noised: pd.DataFrame) -> None:
+    """Refuse numbers that were computed before, by changing weights behind the strongest head."""
+    row = noised.loc[noised.effect.abs().idxmax()]
+    site = Site(str(row.component), int(row.layer), int(row["head"]), row.role)
+    before = logit_difference(noised, "clean")[row.name]
+    with louder(vlm.hook_point(site.component, site.layer).module):
+        table = _effects(vlm, pair, [site], "noise")
+        found = _by_hand(function, site)
+    effect, clean = table.effect.item(), logit_difference(table, "clean").item()
+    # A reader may subtract the L that the page has computed.
+    if not any(near(found, one) for one in (effect, effect + clean - before)):
+        raise NotYet(STORED)
 
 
 def _by_hand(function: Callable, site: Site) -> float:
