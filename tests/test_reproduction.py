@@ -166,7 +166,9 @@ def test_claims_agree_with_the_tables_of_their_run(name):
     agree(pd.read_csv(folder / "claims.csv"), folder)
 
 
-@pytest.mark.parametrize("name", ["blip-mini", "llava-mini"])
+@pytest.mark.parametrize(
+    "name", ["blip-mini", pytest.param("llava-mini", marks=pytest.mark.weekly)]
+)
 def test_what_heads_carry_is_of_heads_of_half_a_on_half_b(name, tmp_path):
     """One head has on half A an effect that it has nowhere else, and another on half B. A task with
     three scenes has two of them in half A: it is left out, and the other is not."""

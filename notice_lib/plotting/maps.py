@@ -179,6 +179,7 @@ def draw_heads(axes, means: pd.DataFrame, limit: float, selected: Heads = ()):
     thinned(axes.xaxis, means.columns, 8)
     thinned(axes.yaxis, means.index, 12)
     axes.set_xlabel("layer")
+    axes.tick_params(length=0)
     places = [(means.index.get_loc(head), means.columns.get_loc(layer)) for layer, head in selected]
     draw_frames(axes, places)
     return drawn
@@ -190,6 +191,7 @@ def draw_roles(axes, means: pd.DataFrame, limit: float):
     thinned(axes.xaxis, means.columns, 8)
     axes.set_yticks(range(len(means)), means.index)
     axes.set_xlabel("layer")
+    axes.tick_params(length=0)
     return drawn
 
 

@@ -102,7 +102,6 @@ def _draw_counts(axes, place: int, of: pd.DataFrame) -> str:
         said += f"; as many by chance in {chance} of draws"
     axes.text(
         0, place + 0.5, said, transform=axes.get_yaxis_transform(), va="top", size=8,
-        color=GREY,
     )  # fmt: skip
     return said
 
