@@ -20,7 +20,8 @@ from tools.course.by_hand import LIBRARY, REFUSED, SELF_CHECK, refusing, write_l
 from tools.course.grading import LONGEST, grade, judge, read_answers
 from tools.course.issuing import issue
 from tools.course.notebooks import submitted_cells
-from tools.course.problems import APART, PROBLEM_SETS, Problem
+from tools.course.pool import CHECKPOINTS, TASKS, Pool
+from tools.course.problems import APART, PROBLEM_SETS, Problem, is_apart
 from tools.course.variants import draw, generator, graded_cases, own_case, pool_of, variant
 
 SEED = "a private seed of the tests"
@@ -354,3 +355,14 @@ def test_the_second_set_of_the_lazy_the_broken_and_the_slow(tmp_path):
     assert "NameError" in broken["three_parts"] and "ZeroDivisionError" in broken["p_value"]
     assert "SyntaxError" in broken["looks_matters_missed"]
     assert all("120 seconds of computing" in text for text in said(marks, "slow").values())
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("checkpoint, task", product(CHECKPOINTS, TASKS))
+def test_every_problem_can_be_drawn_from_every_pool(checkpoint, task):
+    """`draw` stops where no case is apart from zero and from mistakes, in somebody's own week."""
+    for seed in (SEED, "another private seed"):
+        pool = Pool(checkpoint, task, int(generator(seed, checkpoint, task).integers(2**31)))
+        for _, problem in PROBLEMS:
+            case = draw(problem, pool, generator(seed, checkpoint, task, problem.name))
+            assert is_apart(problem, pool, case)

@@ -191,3 +191,32 @@ def test_every_objective_is_graded_twice_by_something_with_points():
                 assert rest.capitalize() in project, row
             else:
                 assert re.fullmatch(r"set [12], problem [123]", cell), row
+
+
+def headings(page):
+    text = (ROOT / "book" / f"{page}.md").read_text()
+    return re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["teaching", "course/four_days"])
+def test_the_sections_that_plans_name_are_there(name):
+    """A section is named behind its page, such as {doc}`01_primer`, "A head is a slice"."""
+    text = (ROOT / "book" / f"{name}.md").read_text()
+    form = r"""\{doc\}`([^`<]+)`(?:, | up to )("[^"]+"|'[^']+')"""
+    named = re.findall(form, text)
+    assert len(named) >= (10 if name == "teaching" else 2)
+    lost = [one for one in named if one[1][1:-1] not in headings(one[0].removeprefix("../"))]
+    assert not lost
+
+
+def test_the_minutes_of_each_of_the_four_days_follow_one_another_to_ninety():
+    text = (COURSE / "four_days.md").read_text()
+    days = re.split(r"^## Day \d", text, flags=re.MULTILINE)[1:]
+    assert len(days) == 4
+    for day in days:
+        rows = [
+            tuple(map(int, row)) for row in re.findall(r"^\| (\d+)-(\d+) \|", day, re.MULTILINE)
+        ]
+        assert rows[0][0] == 0 and rows[-1][1] == 90
+        assert all(start < end for start, end in rows)
+        assert all(row[1] == following[0] for row, following in pairwise(rows))
