@@ -26,6 +26,36 @@ def test_what_scrolls_takes_the_focus(open_page):
     assert page.locator("article pre[tabindex='0']").count() > 5
 
 
+@pytest.mark.parametrize("tag", ["a", "button", "summary", "select", "textarea"])
+def test_what_takes_the_focus_by_keyboard_shows_it(open_page, tag):
+    """All in one way, not the theme's. Lists and fields of text are rare, so the page gets one."""
+    page = open_page(FIRST_PATCH)
+    page.evaluate(
+        """tag => {
+            const article = document.querySelector('article');
+            if (['select', 'textarea'].includes(tag)) article.prepend(document.createElement(tag));
+            const one = [...article.querySelectorAll(tag)].find(one => one.checkVisibility());
+            const before = document.createElement('span');
+            before.tabIndex = -1;
+            (one.closest('details') ?? one).before(before);
+            before.focus();
+        }""",
+        tag,
+    )
+    page.keyboard.press("Tab")
+    focused = page.evaluate(
+        """() => {
+            const one = document.activeElement, style = getComputedStyle(one);
+            const primary = document.createElement('i');
+            primary.style.color = 'var(--pst-color-primary)';
+            document.querySelector('article').append(primary);
+            const own = style.outlineColor === getComputedStyle(primary).color;
+            return [one.localName, style.outlineStyle, style.outlineWidth, own];
+        }"""
+    )
+    assert focused == [tag, "solid", "3px", True]
+
+
 @pytest.mark.parametrize("old", MOVED)
 def test_an_old_address_leads_on_without_a_server(browser, old):
     with new_page(browser) as page:
