@@ -34,19 +34,20 @@ def without_fewest_scenes() -> Iterator[None]:
 
 
 @contextmanager
-def louder(module: torch.nn.Linear) -> Iterator[None]:
+def louder(module: torch.nn.Module) -> Iterator[None]:
     """Within this block a linear map writes more, so that what was stored before is wrong.
 
     What it reads stays the same, so an activation that was kept before is still right.
     """
-    weight = module.weight.detach().clone()
+    weight = module.get_parameter("weight")
+    before = weight.detach().clone()
     with torch.no_grad():
-        module.weight.mul_(1.5)
+        weight.mul_(1.5)
     try:
         yield
     finally:
         with torch.no_grad():
-            module.weight.copy_(weight)
+            weight.copy_(before)
 
 
 STORED = "with other weights this function gives another number than a sweep; patch at each call."
