@@ -32,6 +32,13 @@ GATED = [pytest.param(page, marks=pytest.mark.weekly) if page in ALIKE else page
 CHAPTERS = [page for page in PAGES if re.match(r"book/\d\d_", page)]
 NOTEBOOKS = [*CHAPTERS, "book/course/worksheet.html"]
 PATH = CHAPTERS[:9]
+# Chapters and the page of the lab have all kinds of figures and folds; the weekly run looks at all.
+PRINTED = [
+    page
+    if page in CHAPTERS or page == "book/patch_lab.html"
+    else pytest.param(page, marks=pytest.mark.weekly)
+    for page in PAGES
+]
 PAPER = {"width": 718, "height": 1000}  # A4 without its margins
 FOLDS = (
     "How this was computed",
@@ -179,7 +186,13 @@ def test_page_is_accessible_in_every_mode(open_page, page_path, mode):
     assert serious(open_page(page_path, *mode)) == []
 
 
-@pytest.mark.parametrize("page_path", CHAPTERS)
+def test_the_search_is_accessible_with_what_it_finds(open_page):
+    page = open_page("search.html?q=patching")
+    page.wait_for_selector("#search-results ul.search li a")
+    assert serious(page) == []
+
+
+@pytest.mark.parametrize("page_path", PRINTED)
 def test_on_paper_folds_are_open_and_nothing_is_cut(open_page, page_path):
     page = open_page(page_path, PAPER)
     page.emulate_media(media="print")

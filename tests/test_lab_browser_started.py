@@ -21,10 +21,13 @@ def use_all(page):
     page.wait_for_selector(f"{section('compose')} .lab-grid")
 
 
-@pytest.mark.weekly
 @pytest.mark.parametrize(
     "mode",
-    [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light")],
+    [
+        (DESKTOP, "light"),
+        pytest.param((DESKTOP, "dark"), marks=pytest.mark.weekly),
+        pytest.param((PHONE, "light"), marks=pytest.mark.weekly),
+    ],
     ids=["light", "dark", "phone"],
 )
 def test_all_sections_in_use_are_accessible(open_page, mode):
