@@ -4,7 +4,7 @@
 // shows it for a lab {client, manifest, url, switcher}. Its data-models are those that it can show; the switcher is a
 // list of them for the section to place.
 
-import { remember, remembered } from "./address.js";
+import { namedSections, onLink, remember, remembered } from "./address.js";
 import { Client } from "./client.js";
 import { make } from "./dom.js";
 import { fetched } from "./fetched.js";
@@ -39,16 +39,44 @@ function switcher(root, model) {
   return make("label", {}, "Model ", list);
 }
 
+/** The model that the address asks for, if the section has it. */
+function asked(root) {
+  const model = remembered().get("model");
+  return modelsOf(root).includes(model) ? model : modelsOf(root)[0];
+}
+
 /** Show the Start button, which says how much will be loaded. */
 async function offer(root) {
-  const asked = remembered().get("model");
-  const model = modelsOf(root).includes(asked) ? asked : modelsOf(root)[0];
+  const model = asked(root);
   const { manifest } = await described(model);
   const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
   const size = labs.has(model) ? "" : ` (loads ${megabytes(bytes)})`;
   root.replaceChildren(
     make("button", { type: "button", className: "lab-start", onclick: () => start(root, model) },
       `Start the lab${size}`));
+}
+
+/** The section that the address names last. */
+function named() {
+  const section = namedSections().at(-1);
+  return section && document.querySelector(`.lab[data-section="${section}"]`);
+}
+
+/** Bring a section with its heading into view; the browser knows only addresses of headings. */
+function bring(root) {
+  (root?.closest("section") ?? root)?.scrollIntoView({ block: "start" });
+}
+
+/** Open what a link says that the reader has put into the address: sections in use anew, the one it names last. */
+async function follow() {
+  const target = named();
+  const sections = namedSections().map((name) => document.querySelector(`.lab[data-section="${name}"]`));
+  for (const root of sections.length ? sections : document.querySelectorAll(".lab")) {
+    if (root.querySelector(".lab-start")) await offer(root);
+    else await start(root, asked(root));
+  }
+  bring(target);
+  target?.querySelector("select, button")?.focus({ preventScroll: true });
 }
 
 async function start(root, model) {
@@ -75,5 +103,7 @@ async function start(root, model) {
 }
 
 if ("WebAssembly" in window && "DecompressionStream" in window && "Worker" in window) {
-  document.querySelectorAll(".lab").forEach(offer);
+  onLink(follow);
+  // The page has its height once all buttons are there.
+  Promise.all([...document.querySelectorAll(".lab")].map(offer)).then(() => bring(named()));
 }
