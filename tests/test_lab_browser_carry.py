@@ -289,8 +289,7 @@ def test_the_other_model_opens_in_the_same_place(page):
 
 
 def test_what_cannot_be_loaded_is_said_and_the_section_goes_on(page):
-    tokens = range(1, len(MANIFEST["scenes"][0]["ids"]))
-    start(page, "carry", f"#carry={'+'.join(f'layer_output.3.{token}' for token in tokens)}")
+    start(page, "carry", f"#carry={'+'.join(f'layer_output.4.{token}' for token in (0, 4, 5, 6))}")
     page.route("**/unseen/*", lambda route: route.fulfill(status=404))
     page.route("**/scenes/*", lambda route: route.fulfill(status=404))
     score = page.locator(".lab-challenge button")

@@ -26,6 +26,7 @@ from notice_lib.pairs import PairSet
 from notice_lib.patching import MatchedDonors
 
 MANIFEST = manifest("blip-mini")
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 @pytest.fixture
@@ -99,23 +100,64 @@ def cells(keys):
     )
 
 
-def test_the_challenge_bars_what_restores_by_construction(page):
-    scene = MANIFEST["scenes"][0]
-    tokens, last = range(len(scene["ids"])), MANIFEST["shape"]["layers"] - 1
-    whole = "+".join(f"layer_output.2.{token}" for token in tokens)
-    for keys, reason in [
-        (f"layer_output.{last}.0", "the last layer's outputs"),
-        (whole, "layer 2 is carried whole"),
+def outputs(layer, tokens):
+    return "+".join(f"layer_output.{layer}.{token}" for token in tokens)
+
+
+def challenged(page, name, keys):
+    """What the page says of these cells, and what the challenge does."""
+    scene = manifest(name)["scenes"][0]
+    start(page, "carry", f"#model={name}&pair={scene['id']}&carry={keys}")
+    said = page.locator(".lab-status").inner_text()
+    standing = page.locator(".lab-challenge [role=status]").first.inner_text()
+    assert page.locator(".lab-challenge button").is_enabled() == ("is back." in standing)
+    return said, standing
+
+
+def test_the_challenge_bars_the_read_out_and_most_of_a_layer(page):
+    n, last = len(MANIFEST["scenes"][0]["ids"]), MANIFEST["shape"]["layers"] - 1
+    again = "does not restore by construction, since later layers read the picture again"
+    for keys, marked, reason in [
+        (outputs(last, [0]), "from which the answer is read directly", "the last layer's outputs"),
+        (outputs(2, range(n)), f"all of layer 2. That {again}", f"{n} of the {n} cells"),
+        (outputs(2, range(n - 1)), f"most of layer 2. That {again}", f"{n - 1} of the {n}"),
+        (
+            outputs(2, range(n // 2 + 1)),
+            "most of layer 2",
+            f"{n // 2 + 1} of the {n} cells of layer 2 are more than",
+        ),
     ]:
-        start(page, "carry", f"#pair={scene['id']}&carry={keys}")
-        assert f"They do not count: {reason}" in page.locator(".lab-challenge").inner_text()
-        assert page.locator(".lab-challenge button").is_disabled()
+        said, standing = challenged(page, "blip-mini", keys)
+        assert marked in said
+        assert f"They do not count: {reason}" in standing
+    said, standing = challenged(page, "blip-mini", outputs(2, range(n // 2)))
+    assert said == "" and "do not count" not in standing
+
+
+def test_the_challenge_bars_an_image_in_one_cell(page):
+    """In LLaVA the tokens before the image are alike in both runs, so the others are the layer."""
+    of = manifest("llava-mini")
+    n, (at, tokens) = len(of["scenes"][0]["ids"]), of["image"].values()
+    for keys, marked, reason in [
+        (outputs(0, [at]), f"holds all its {tokens} tokens", "the image's cell holds all its"),
+        (f"mlp.0.{at}", f"holds all its {tokens} tokens", "the image's cell holds all its"),
+        (outputs(0, range(at, n)), "Restores by construction", "11 of the 15 cells"),
+        (outputs(0, range(at + 1, n)), "later layers read the cells that you left", "10 of the 15"),
+    ]:
+        said, standing = challenged(page, "llava-mini", keys)
+        assert marked in said
+        assert f"They do not count: {reason}" in standing
+    enough = page.locator(".lab-result").first.inner_text()
+    assert "moved by +100" not in enough
+    challenged(page, "llava-mini", outputs(0, range(at, n)))
+    enough, needed = page.locator(".lab-result").all_inner_texts()[:2]
+    assert f"+100{NBSP}%" in enough and f"{MINUS}100{NBSP}%" in needed
 
 
 def test_the_challenge_is_scored_beyond_unrelated_donors(page):
-    """All but one output of a layer bring the answer back; the score is the library's."""
+    """Four outputs of a layer bring the answer back; the score is the library's."""
     scene = MANIFEST["scenes"][0]
-    keys = [f"layer_output.3.{token}" for token in range(1, len(scene["ids"]))]
+    keys = outputs(4, (0, 4, 5, 6)).split("+")
     start(page, "carry", f"#pair={scene['id']}&carry={'+'.join(keys)}")
     tab_to(page, ".lab-challenge button")
     press(page, "Enter")
@@ -180,3 +222,40 @@ def test_the_card_carries_two_heads_with_the_effects_that_it_names(page):
     assert f"pair={twins['pair']}" in page.url
     assert len(lines) == number + 2
     assert numbers(lines[-1]) == pytest.approx([twins["enough"][2], -twins["needed"][2]], abs=0.6)
+
+
+def test_the_card_carries_two_cells_that_are_each_enough_and_neither_needed(page):
+    """As the search found them; the table's numbers are the library's."""
+    named = MANIFEST["twin_cells"]
+    (scene,) = (one for one in MANIFEST["scenes"] if one["id"] == named["pair"])
+    keys = [f"layer_output.{layer}.{scene['roles'].index(role)}" for layer, role in named["cells"]]
+    gap = scene["L"]["clean"] - scene["L"]["corrupt"]
+    wanted, margins = [], []
+    circuits = [Circuit(str(some), cells(some)) for some in ([keys[0]], [keys[1]], keys)]
+    for direction in DIRECTIONS:
+        logits = patched("blip-mini", pairs()[scene["id"]], direction, circuits)
+        ends = logits[:, 0] - logits[:, 1]
+        margins += ends[:2].tolist()
+        base = scene["L"]["corrupt" if direction == "denoise" else "clean"]
+        wanted.append(100 * (ends - base) / gap)
+    margins.append(-ends[2])  # Both together, noised, flip the answer.
+    assert min(margins) == pytest.approx(named["margin"], abs=0.001) and min(margins) > 0
+    start(page, "carry")
+    tab_to(page, ".lab-card > div:last-child button:nth-of-type(3)")
+    press(page, "Enter")
+    page.wait_for_selector(".lab-carried tbody tr:nth-child(4)")
+    settle(page, "carry")
+    assert f"pair={scene['id']}&view=layer_output" in page.url
+    assert page.url.endswith(f"carry={'+'.join(keys)}")
+    lines = page.locator(".lab-carried tbody tr").all_inner_texts()
+    shown = [numbers(lines[i])[:2] for i in (0, 1, 3)]  # the third line is their sum
+    assert shown == [pytest.approx(both, abs=0.51) for both in zip(*wanted, strict=True)]
+    check_whole(page)
+
+
+def test_where_no_two_cells_are_each_enough_the_card_says_so(page):
+    start(page, "carry", "#model=llava-mini")
+    assert manifest("llava-mini")["twin_cells"] is None
+    card = page.locator(".lab-card")
+    assert "Nor do two cells of one layer's outputs" in card.inner_text()
+    assert card.locator("button").count() == 3

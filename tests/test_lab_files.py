@@ -213,6 +213,18 @@ def test_the_search_prefers_two_heads_that_give_and_do_not_cost():
     assert twins.best_two(shares.drop(index="d")) == (4, ["b", "c"])
 
 
+def test_the_card_has_the_clearest_two_cells_that_the_search_finds():
+    named = manifest("blip-mini")["twin_cells"]
+    one, other, near = (pairs()[name] for name in (named["pair"], WORKED, "states-096-ab-correct"))
+    assert twins.search_cells(model("blip-mini"), [other, one]) == named
+    assert twins.search_cells(model("blip-mini"), [other]) is None
+    assert twins.search_cells(model("blip-mini"), [near]) is None  # A nudge flips it.
+    assert manifest("llava-mini")["twin_cells"] is None
+    assert twins.search_cells(model("llava-mini"), [one]) is None
+    # The page's text says of both models that no two heads are found.
+    assert not any(manifest(name)["twins"]["found"] for name in MODELS)
+
+
 def test_the_page_says_how_long_the_lab_took():
     said = " ".join(PAGE.read_text("utf-8").split())
     times = read("times.json")

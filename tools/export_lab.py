@@ -91,6 +91,7 @@ def export(checkpoint: Path, results: Path, out: Path) -> dict:
         "still": figure.draw(model, pairs[0], out / "still.svg"),
         "files": {name: described(path, out) for name, path in loaded(out).items()},
         "twins": twins.search(model, pairs),
+        "twin_cells": twins.search_cells(model, pairs),
         "scenes": entries,
     }
     write_json(manifest, out / "manifest.json")

@@ -179,10 +179,10 @@ class Carry {
     }));
   }
 
-  /** Show a pair, and carry single heads in it. */
+  /** Show a pair, and carry single heads or cells in it. */
   async #carry(scene, sites) {
-    const [{ component }] = sites;
-    await this.#choose({ scene: scene.id, view: `heads:${component}` });
+    const [{ component, head }] = sites;
+    await this.#choose({ scene: scene.id, view: head === null ? component : `heads:${component}` });
     for (const site of sites) this.#picked.set(site.key, site);
     await this.#show();
     this.#root.scrollIntoView({ block: "start" });

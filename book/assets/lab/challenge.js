@@ -8,9 +8,10 @@ import { tried } from "./tried.js";
 
 const TASK =
   "Bring the clean answer back in “Enough here?” with as few cells as you can. The last layer's outputs from which the " +
-  "answer is read, and layers carried whole at all tokens, do not count: they copy a run as a whole. The score is " +
-  "on eight other pairs of the same layout: what your cells move there, beyond what the same cells move when they " +
-  "come from unrelated donors, the clean runs of other scenes with none of the pair's words.";
+  "answer is read do not count, nor do more than half of a layer's cells, nor a cell that holds a whole image: they " +
+  "copy most of a run at once. The score is on eight other pairs of the same layout: what your cells move there, " +
+  "beyond what the same cells move when they come from unrelated donors, the clean runs of other scenes with none of " +
+  "the pair's words.";
 
 /** How many cells are carried, whether they count, and the fewest so far. */
 function standing(manifest, scene, sites, back, fewest) {
