@@ -13,6 +13,7 @@ from lab_page import (
     manifest,
     model,
     pairs,
+    patched,
     read,
     section,
     settle,
@@ -160,6 +161,7 @@ def test_looks_by_keyboard_alone(page):
     assert "3 more to pick" in said.inner_text()
     tab_to(page, f"{here} .lab-grid button")
     press(page, "Space", "ArrowDown", "Space", "ArrowRight", "ArrowRight", "Space")
+    assert said.inner_text() == "Your order, the strongest first: 1. L0.H0, 2. L0.H1, 3. L2.H1."
     assert "Layer 2, head 1" in page.locator(f"{here} .lab-detail").inner_text()
     press(page, "ArrowDown", "Space")
     assert "Take one back" in said.inner_text()
@@ -192,6 +194,50 @@ def test_looks_by_keyboard_alone(page):
     assert "3 more to pick" in said.inner_text()
     assert not {"heads", "reveal", "off"} & set(re.findall(r"(\w+)=", page.url))
     check_whole(page)
+
+
+def numbered(page):
+    """{number: what a screen reader is told} of the picks, which show their numbers."""
+    picks = page.locator(f"{section('looks')} .lab-grid button[data-pick]")
+    shown = """all => all.map(one => [getComputedStyle(one, "::before").content.slice(1, -1),
+        one.getAttribute("aria-label")])"""
+    return dict(picks.evaluate_all(shown))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_picks_are_ranked_in_their_order_and_compared_with_the_true_one(page, name):
+    """By keyboard: the weakest of three heads first; one taken back, the later ones move up."""
+    pair, index = manifest(name)["scenes"][0], read(f"{name}/looks.json")
+    heads = [(0, 0), (0, 1), (3, 1)]
+    sites = [Site(index["component"], *head, index["role"]) for head in heads]
+    circuits = [Circuit(str(i), (site,)) for i, site in enumerate(sites)]
+    logits = patched(name, pairs()[pair["id"]], "denoise", circuits)
+    moved = (logits[:, 0] - logits[:, 1]).tolist()
+    start(page, "looks", f"#model={name}")
+    tab_to(page, f"{section('looks')} .lab-grid button")
+    press(page, "ArrowRight", "Space", "ArrowLeft", "Space")
+    assert [label[-6:] for _, label in sorted(numbered(page).items())] == ["pick 1", "pick 2"]
+    press(page, "ArrowRight", "Space", "ArrowLeft", "ArrowDown", "Space")
+    press(page, "ArrowRight", "ArrowRight", "ArrowRight", "Space")
+    told = [re.search(r"head (\d), layer (\d)", label).groups() for label in by_number(page)]
+    assert [(int(layer), int(head)) for head, layer in told] == heads
+    tab_to(page, f"{section('looks')} .lab-controls button")
+    press(page, "Enter")
+    page.wait_for_selector(f"{section('looks')} .lab-off .lab-table")
+    text = page.locator(f"{section('looks')} .lab-controls + .lab-result").inner_text()
+    order = sorted(range(3), key=lambda i: -moved[i])
+    right = sum(moved[i] >= moved[j] for i, j in ((0, 1), (0, 2), (1, 2)))
+    if right == 3:
+        assert "Your order is that of what they move." in text
+    else:
+        assert f"the order of your picks is {', '.join(str(i + 1) for i in order)}: " in text
+        assert f"of their 3 pairs, {right} stand" in text
+    assert set(numbered(page)) == {"1", "2", "3"}
+    check_whole(page)
+
+
+def by_number(page):
+    return [label for _, label in sorted(numbered(page).items())]
 
 
 def test_a_square_that_is_pointed_at_is_shown_and_not_picked(page):

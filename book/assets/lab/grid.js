@@ -13,15 +13,19 @@ const MOVES = {
  * {key, title, ...}. `pick` gets a list of sites: one, or `several`, if those of a row, of a layer or of a press that
  * moves over cells may be picked together. `look` gets the site of a cell that takes the focus or is pointed at.
  * `source` is the run whose activations a picked cell holds, and gives it its colour. `picture(site)` is a cell's CSS
- * background, if it has one.
+ * background, if it has one. Where they are `numbered`, picked cells show their place among the picks.
  */
 export class Grid {
   #cells;
   #rows = []; // the buttons of all cells of a row
   #layers = []; // and of a layer
   #at = [0, 0]; // row and layer; -1 is the headers'
+  #numbered;
 
-  constructor({ label, rows, layers, cell, pick, source, several = false, look = () => {}, picture = () => "" }) {
+  constructor({
+    label, rows, layers, cell, pick, source, several = false, numbered = false, look = () => {}, picture = () => "",
+  }) {
+    this.#numbered = numbered;
     const columns = [...Array(layers).keys()];
     this.sites = rows.map((_, i) => columns.map((j) => cell(i, j)));
     const button = (at, sites, title, text = "") => make("button", {
@@ -89,12 +93,17 @@ export class Grid {
 
   /** Show which cells are picked, and what each does by itself in percent (a map of keys; absent: not measured). */
   show(picked, shares) {
+    const order = this.#numbered ? [...picked.keys()] : [];
     this.sites.flat().forEach((site, number) => {
       const button = this.#cells.flat()[number];
       const share = shares.get(site.key);
       const text = share === undefined ? "" : signed(share, 0);
       button.setAttribute("aria-pressed", picked.has(site.key));
-      button.setAttribute("aria-label", site.title + (text && `, by itself ${text} percent`));
+      const place = order.indexOf(site.key) + 1;
+      const pick = place ? `, pick ${place}` : "";
+      button.setAttribute("aria-label", site.title + pick + (text && `, by itself ${text} percent`));
+      if (place) button.dataset.pick = place;
+      else delete button.dataset.pick;
       button.textContent = text;
       button.style.setProperty("--share", Math.min(85, Math.abs(share ?? 0)) + "%");
       button.classList.toggle("lab-away", share < 0);

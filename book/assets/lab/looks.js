@@ -7,6 +7,7 @@ import { fetched, fetchedBytes } from "./fetched.js";
 import { Grid } from "./grid.js";
 import { keyOf, short } from "./heads.js";
 import { moved } from "./moved.js";
+import { comparedOrder } from "./order.js";
 import { ranks, scatter } from "./scatter.js";
 import { NAMES, pairOptions, siteOf, tokenName } from "./state.js";
 import { switchOff } from "./switch_off.js";
@@ -27,7 +28,7 @@ class Looks {
   #index; // looks.json
   #root;
   #scene;
-  #picked = new Map(); // key -> site
+  #picked = new Map(); // key -> site, in the order of the picks: the reader's ranks
   #revealed;
   #shares = new Map(); // key -> percent
   #picture; // the clean one
@@ -117,7 +118,8 @@ class Looks {
     parts.task.textContent =
       `“${scene.question}” Each square shows where one head of ${NAMES[this.#index.component].toLowerCase()} looks ` +
       `from ${where} in the clean picture: the brighter, the more. All squares have one scale, up to ` +
-      `${this.#index.most} times an even share. Which ${PICKS} heads move the answer most? Pick them by their looks.`;
+      `${this.#index.most} times an even share. Which ${PICKS} heads move the answer most? Pick them by their ` +
+      "looks, the strongest first: your order is compared, too.";
     this.#makeGrid();
     this.#show();
     if (this.#revealed) await this.#reveal();
@@ -133,6 +135,7 @@ class Looks {
       layers,
       cell: (head, layer) => sites[layer * heads + head],
       source: "clean",
+      numbered: true,
       pick: ([site]) => this.#toggle(site),
       look: (site) => this.#describe(site),
       picture: (site) => lit(this.#picture, this.#map(site), this.#index.grid),
@@ -182,13 +185,19 @@ class Looks {
     reveal.textContent = "Reveal what each head moves";
     reveal.disabled = left > 0 || this.#revealed;
     again.hidden = !this.#revealed;
-    said.textContent = left ? `${left} more to pick.` : "";
+    said.textContent = [this.#order(), left && `${left} more to pick.`].filter(Boolean).join(" ");
     after.replaceChildren();
     remember({
       look: this.#scene.id,
       heads: [...this.#picked.values()].map(keyOf).join(" ") || null,
       reveal: this.#revealed ? "1" : null,
     });
+  }
+
+  /** The picks by their numbers; "" before the first. */
+  #order() {
+    const picks = [...this.#picked.values()].map((site, i) => `${i + 1}. ${short(site)}`);
+    return picks.length ? `Your order, the strongest first: ${picks.join(", ")}.` : "";
   }
 
   /** Patch every head by itself from the clean into the corrupt run, and compare with the looks. */
@@ -220,12 +229,13 @@ class Looks {
     const place = ranks(effects.map((effect) => -effect));
     const told = (site) => `${short(site)} (${percent(effects[sites.indexOf(site)])})`;
     const picked = [...this.#picked.values()].map((site) => sites.find((one) => one.key === site.key));
+    const order = comparedOrder(picked.map((site) => effects[sites.indexOf(site)]));
     const picks = picked.map((site) => `${told(site)}, rank ${place[sites.indexOf(site)]} of ${sites.length}`);
     const plot = scatter(sites.map((site, i) => ({
       x: 100 * looks[i], y: effects[i], name: short(site), marked: this.#picked.has(site.key),
     })));
     this.#parts.said.textContent =
-      (picks.length ? `You picked ${picks.join("; ")}. ` : "") +
+      (picks.length ? `You picked ${picks.join("; ")}. ` : "") + (order && `${order} `) +
       `Most is moved by ${top(sites, effects, PICKS).map(told).join(", ")}. The heads that look most at what is ` +
       `asked about are ${top(sites, looks, PICKS).map(told).join(", ")}. Over all heads, the rank correlation of ` +
       `looks and effect is ${signed(plot.correlation, 2)}.`;
