@@ -40,7 +40,7 @@ PAPER = "#fffffe"
 COLOURS = {"clean": "#0072B2", "corrupt": "#D55E00", "blank": "#777777", "text": "#009E73"}
 """Colours of Okabe and Ito, which colour-blind readers can tell apart."""
 
-ON_DARK = {INK: "#e6e6e6", PAPER: "#14181e", COLOURS["clean"].lower(): "#3d9bd8"}
+ON_DARK = {INK: "#e6e6e6", PAPER: "#121212", COLOURS["clean"].lower(): "#3d9bd8"}
 """What becomes of colours on a dark page; this blue is too dark for letters there."""
 
 SERIES = (
