@@ -334,10 +334,6 @@ def test_pictures_become_files_and_idle_spans_and_states_of_widgets_go(tmp_path)
     Image.effect_noise((500, 500), 90).convert("RGB").save(large := io.BytesIO(), "PNG")
     assert len(weight.as_webp(large.getvalue())) < len(large.getvalue()) / 2
     picture = base64.b64encode(png.getvalue()).decode()
-    figure = f'<svg><image xlink:href="data:image/png;base64,\n{picture}"/></svg>'
-    lighter = weight.with_webp(figure.encode()).decode()
-    (href,) = re.findall('href="data:image/webp;base64,([^"]+)"', lighter)
-    assert base64.b64decode(href) == weight.as_webp(png.getvalue())
     name = hashlib.sha256(weight.as_webp(png.getvalue())).hexdigest()[:20] + ".webp"
     state = SimpleNamespace(attributes={"type": weight.STATE})
     other = SimpleNamespace(attributes={})
@@ -375,3 +371,23 @@ def test_the_alt_text_of_a_figure_begins_with_its_captions_finding():
     texts = ["a logo", "The last &lt;layer&gt; decides. Two maps.", "All heads. Dots."]
     assert re.findall('alt="(.*?)"', found) == texts
     assert re.sub('alt=".*?"', "", found) == re.sub('alt=".*?"', "", body)
+
+
+def test_a_figure_has_fewer_words_the_same_letters_and_its_pictures_as_webp():
+    pixels = Image.effect_noise((20, 20), 90).convert("RGB")
+    pixels.save(png := io.BytesIO(), "PNG")
+    picture = (
+        f'<image xlink:href="data:image/png;base64,\n{base64.b64encode(png.getvalue()).decode()}"/>'
+    )
+    letter = '<use xlink:href="#DejaVuSans-6f" transform="translate(61.035156 0)"/>'
+    small = '<g transform="translate(7.2 222.487812) scale(0.015625 -0.1)">'
+    svg = f"<svg>\n  <!-- a note -->\n  {small}\n   {letter}</g>\n {picture}</svg>"
+    light = weight.light_svg(svg)
+    (webp,) = re.findall('data:image/webp;base64,([^"]+)"', light)
+    assert base64.b64decode(webp) == weight.as_webp(png.getvalue())
+    assert light.startswith(
+        '<svg> <g transform="translate(7.2 222.48) scale(0.015625 -0.1)"> '
+        '<use href="#DejaVuSans-6f" x="61.03"/></g>'
+    )
+    many = weight.light_svg(f"<svg>{picture * 200}</svg>")  # no more than 500 bytes for each
+    assert len(many) < 200 * len(weight.light_svg(f"<svg>{picture}</svg>"))

@@ -144,7 +144,10 @@ def test_a_row_has_estimate_interval_minimum_and_verdict(results):
     dots = [line for line in fractions.lines if line.get_marker() == "o"]
     assert len(dots) == 2 * 5  # claims in fractions of the total effect
     assert {float(dot.get_xdata()[0]) for dot in dots} == {2.0}
-    assert [dot.get_markerfacecolor() for dot in dots[:2]] == ["white", plotting.COLOURS["clean"]]
+    assert [dot.get_markerfacecolor() for dot in dots[:2]] == [
+        plotting.PAPER,
+        plotting.COLOURS["clean"],
+    ]
     ticks = {round(float(one.get_segments()[0][0][0]), 3) for one in fractions.collections}
     assert {0.5, 1.0} <= ticks  # the minimum of effects, and that of noise
     assert len([line for line in attention.lines if line.get_marker() == "o"]) == 2 * 2

@@ -17,9 +17,20 @@ from sphinx.application import Sphinx
 STATE = "application/vnd.jupyter.widget-state+json"
 PICTURE = re.compile(r'src="data:image/(png|jpeg|svg\+xml);base64,([^"]+)"')
 EMBEDDED = re.compile(r'href="data:image/png;base64,([^"]+)"')  # as matplotlib writes them
+# What matplotlib writes at more length than a browser needs: notes, line breaks, the places of
+# letters, and digits beyond a hundredth of a point.
+LONGER = (
+    (re.compile(r"<metadata>.*?</metadata>|<!--.*?-->", re.S), ""),
+    (re.compile(r"\s*\n\s*"), " "),
+    (
+        re.compile(r'xlink:href="(#[\w-]+)" transform="translate\(([\d.]+) 0\)"'),
+        r'href="\1" x="\2"',
+    ),
+    (re.compile(r"\b([1-9]\d*\.\d\d)\d+"), r"\1"),
+)
 # A word of a signature in the reference, which is coloured by the outer span.
 WORD = re.compile(r'(<span class="[\w -]+">)<span class="pre">([^<]*)</span></span>')
-MOST_LOSSLESS = 100_000  # bytes; more have only figures full of pictures
+MOST_LOSSLESS = 100_000  # bytes of a figure; more have only those full of pictures
 THEME = "styles/pydata-sphinx-theme.css"
 # A string, a comment, or a bracket, none of which a rule's own text holds otherwise.
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|/\*.*?\*/|[{}]', re.S)
@@ -29,32 +40,36 @@ ALWAYS = ("bs-",)
 ICON = re.compile(r"fa(?:[bsr]|-.*)?$")  # book/assets/icons.css has the book's icons
 
 
-def as_webp(png: bytes) -> bytes:
-    """The same pixels in a third less bytes; almost the same ones where these are still many."""
+def as_webp(png: bytes, most: float = MOST_LOSSLESS) -> bytes:
+    """The same pixels in a third less bytes; almost the same ones where these are too many."""
     smaller = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
         picture.save(smaller, "WEBP", lossless=True)
-        if len(smaller.getvalue()) > MOST_LOSSLESS:
+        if len(smaller.getvalue()) > most:
             smaller = io.BytesIO()
             picture.save(smaller, "WEBP", quality=90)
     return smaller.getvalue()
 
 
-def with_webp(svg: bytes) -> bytes:
-    """An SVG with its pictures as WebP."""
+def light_svg(svg: str) -> str:
+    """The same SVG in fewer words, with its pictures as WebP."""
+    most = MOST_LOSSLESS / max(len(EMBEDDED.findall(svg)), 1)
 
     def smaller(found: re.Match[str]) -> str:
-        webp = as_webp(base64.b64decode(found[1]))
+        webp = as_webp(base64.b64decode(found[1]), most)
         return f'href="data:image/webp;base64,{base64.b64encode(webp).decode()}"'
 
-    return EMBEDDED.sub(smaller, svg.decode()).encode()
+    svg = EMBEDDED.sub(smaller, svg)
+    for longer, shorter in LONGER:
+        svg = longer.sub(shorter, svg)
+    return svg
 
 
 def as_file(match: re.Match[str], folder: Path, address: str) -> str:
     """Write a picture that a page holds as base64 into a folder; return its `src`."""
     content, kind = base64.b64decode(match[2]), match[1].removesuffix("+xml")
     if kind == "svg":
-        content = with_webp(content)
+        content = light_svg(content.decode()).encode()
     elif kind == "png":
         content, kind = as_webp(content), "webp"
     name = f"{hashlib.sha256(content).hexdigest()[:20]}.{kind}"
