@@ -380,14 +380,15 @@ def test_a_figure_has_fewer_words_the_same_letters_and_its_pictures_as_webp():
         f'<image xlink:href="data:image/png;base64,\n{base64.b64encode(png.getvalue()).decode()}"/>'
     )
     letter = '<use xlink:href="#DejaVuSans-6f" transform="translate(61.035156 0)"/>'
+    defined = '<path id="DejaVuSans-6f" d="M 1 2"/>'
     small = '<g transform="translate(7.2 222.487812) scale(0.015625 -0.1)">'
-    svg = f"<svg>\n  <!-- a note -->\n  {small}\n   {letter}</g>\n {picture}</svg>"
+    svg = f"<svg>\n  <!-- a note -->\n  {defined}{small}\n   {letter}</g>\n {picture}</svg>"
     light = weight.light_svg(svg)
     (webp,) = re.findall('data:image/webp;base64,([^"]+)"', light)
     assert base64.b64decode(webp) == weight.as_webp(png.getvalue())
     assert light.startswith(
-        '<svg> <g transform="translate(7.2 222.48) scale(0.015625 -0.1)"> '
-        '<use href="#DejaVuSans-6f" x="61.03"/></g>'
+        '<svg> <path id="d6f" d="M 1 2"/><g transform="translate(7.2 222.48) scale(0.015625 -0.1)"> '
+        '<use href="#d6f" x="61.03"/></g>'
     )
     many = weight.light_svg(f"<svg>{picture * 200}</svg>")  # no more than 500 bytes for each
     assert len(many) < 200 * len(weight.light_svg(f"<svg>{picture}</svg>"))

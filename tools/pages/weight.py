@@ -17,11 +17,12 @@ from sphinx.application import Sphinx
 STATE = "application/vnd.jupyter.widget-state+json"
 PICTURE = re.compile(r'src="data:image/(png|jpeg|svg\+xml);base64,([^"]+)"')
 EMBEDDED = re.compile(r'href="data:image/png;base64,([^"]+)"')  # as matplotlib writes them
-# What matplotlib writes at more length than a browser needs: notes, line breaks, the places of
-# letters, and digits beyond a hundredth of a point.
+# What matplotlib writes at more length than a browser needs: notes, line breaks, letters' names and
+# places, and digits beyond a hundredth of a point.
 LONGER = (
     (re.compile(r"<metadata>.*?</metadata>|<!--.*?-->", re.S), ""),
     (re.compile(r"\s*\n\s*"), " "),
+    (re.compile(r'(?<=[#"])DejaVuSans-'), "d"),
     (
         re.compile(r'xlink:href="(#[\w-]+)" transform="translate\(([\d.]+) 0\)"'),
         r'href="\1" x="\2"',
