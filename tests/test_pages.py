@@ -387,7 +387,8 @@ def test_a_figure_has_fewer_words_the_same_letters_and_its_pictures_as_webp():
     (webp,) = re.findall('data:image/webp;base64,([^"]+)"', light)
     assert base64.b64decode(webp) == weight.as_webp(png.getvalue())
     assert light.startswith(
-        '<svg> <path id="d6f" d="M 1 2"/><g transform="translate(7.2 222.48) scale(0.015625 -0.1)"> '
+        '<svg> <path id="d6f" d="M 1 2"/>'
+        '<g transform="translate(7.2 222.48) scale(0.015625 -0.1)"> '
         '<use href="#d6f" x="61.03"/></g>'
     )
     many = weight.light_svg(f"<svg>{picture * 200}</svg>")  # no more than 500 bytes for each
