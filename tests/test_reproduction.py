@@ -37,6 +37,7 @@ from notice_lib.reproduction.evidence import Tables, experiments, halves_of, rol
 from notice_lib.reproduction.logbook import Logbook, ask
 from notice_lib.reproduction.tables import accuracy, content, replication, role_effects
 
+WEEKLY_LLAVA = pytest.param("llava-mini", marks=pytest.mark.weekly)
 ROLES = {
     "blip_detection": "object detection",
     "blip_suppression": "object suppression",
@@ -166,9 +167,7 @@ def test_claims_agree_with_the_tables_of_their_run(name):
     agree(pd.read_csv(folder / "claims.csv"), folder)
 
 
-@pytest.mark.parametrize(
-    "name", ["blip-mini", pytest.param("llava-mini", marks=pytest.mark.weekly)]
-)
+@pytest.mark.parametrize("name", ["blip-mini", WEEKLY_LLAVA])
 def test_what_heads_carry_is_of_heads_of_half_a_on_half_b(name, tmp_path):
     """One head has on half A an effect that it has nowhere else, and another on half B. A task with
     three scenes has two of them in half A: it is left out, and the other is not."""
@@ -315,8 +314,7 @@ def until(there, process: subprocess.Popen) -> None:
 
 
 def test_a_killed_run_goes_on_and_leaves_the_same_tables(tmp_path):
-    """Killed while the model answers, and again in the midst of the sweeps; on a folder without
-    masks."""
+    """Killed while it answers, and in the midst of the sweeps; on a folder without masks."""
     data = tmp_path / "data"
     for task, pairs in some_pairs(10, ["svo"]).items():
         bare = [replace(pair, clean_masks=None, corrupt_masks=None) for pair in pairs]
